@@ -98,6 +98,10 @@ def _add_own(parser: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--steps", type=int, metavar="K", help="between checkpoints (default: as many as fit)")
     parser.add_argument("--losses", action="store_true", help="the mean loss is revealed at each checkpoint")
+    parser.add_argument(
+        "--ahead", type=positive, metavar="N",
+        help="instead: have so many checkpoints dealt for ahead of time, for the same command without it to use",
+    )  # fmt: skip
     parser.add_argument("--leave", action="store_true", help="return once it has begun: `tessera jobs` follows it")
     parser.add_argument("--stop", metavar="NAME", help="instead: have a training end, with what it has come to")
     parser.add_argument("--why", metavar="TEXT", help="ask the data's owners for leave, and wait for it")

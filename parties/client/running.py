@@ -31,6 +31,7 @@ from parties.client.deciding import Deciding
 from parties.client.prepared import PreparedRun, Reals
 from parties.client.report import NO_ANSWER, RunReport, StockReport
 from parties.client.sizes import check_messages, check_stock, check_values
+from parties.client.training import Training, check_ahead
 from parties.client.writing import Results, Written, beside, is_long, moves_much
 from parties.messages.bindings import OWNER, BoundProgram
 from parties.messages.failures import fault_of
@@ -186,7 +187,7 @@ class Running(Deciding):
 
     async def stock(
         self,
-        result: Results,
+        result: Results | Training,
         count: int,
         *,
         low_water: int = 0,
@@ -195,11 +196,19 @@ class Running(Deciding):
         """Have ``count`` runs of ``result`` dealt ahead of time, into the ledgers of the parties.
 
         Runs of the same program on the same versions (any values of its inputs) then use them, one each, and need no
-        dealing of their own; of a mapping, those runs are of ``keep``.
-        With a ``low_water`` mark the dealer deals again, up to ``count``, when fewer are left.  ``progress`` is called
-        after each.  Raises UsageError, or whatever stopped the dealing (PeerError, ProgramError, ...).
+        dealing of their own; of a mapping, those runs are of ``keep``.  Of a training it is for ``count`` checkpoints
+        in a row, from the one that there is, or behind what is in stock for it; when a run of it fails, what is left is
+        discarded, and the rest is dealt for on demand.
+        With a ``low_water`` mark, which trainings have none of, the dealer deals again, up to ``count``, when fewer are
+        left.  ``progress`` is called after each.  Raises UsageError, or whatever stopped the dealing (PeerError,
+        ProgramError, ServerBusy while a run of that training is under way, ...).
         """
         check_stock(count, low_water)
+        keep = ""
+        if isinstance(result, Training):
+            check_ahead(result, count, low_water)
+            training, keep = result, result.model.name
+            result = await beside(lambda: training.kept, long=True)
         written = await self._write(result)
         await self._board.reach(self._servers)
         dealer = self.cluster.dealer.name
@@ -207,19 +216,20 @@ class Running(Deciding):
         async def deal(bound: BoundProgram) -> StockReport:
             request = secrets.token_hex(16)
             with self._board.conversation(request, [dealer]) as conversation:
-                message = Stock(request=request, count=count, low_water=low_water, bindings=bound.bindings)
+                message = Stock(request=request, count=count, low_water=low_water, bindings=bound.bindings, chain=keep)
                 self._board.send(dealer, message, [bound.program.encode()])
                 while True:
                     got = (await conversation.take(StockProgress, [dealer], self._patience))[dealer].message
                     if not isinstance(got, StockProgress):
                         raise ProtocolViolation(dealer, "sent no progress")
-                    report = StockReport(bound.digest, got.done, got.stock, got.sent_bytes, got.seconds)
+                    digest = bound.chain_digest if keep else bound.digest
+                    report = StockReport(digest, got.done, got.stock, got.sent_bytes, got.seconds)
                     if progress is not None:
                         progress(report)
                     if got.done >= count:
                         return report
 
-        return await self._permitted(written, deal)
+        return await self._permitted(written, deal, keep)
 
     async def finish(self, prepared: PreparedRun) -> Reals | list[Reals]:
         """The online phase: send the masked inputs, await the outputs; what ``reveal`` would return.

@@ -350,13 +350,13 @@ class Client:
 
     def stock(
         self,
-        result: Results,
+        result: Results | Training,
         count: int,
         *,
         low_water: int = 0,
         progress: Callable[[StockReport], None] | None = None,
     ) -> StockReport:
-        """Have runs of ``result`` dealt ahead of time."""
+        """Have runs of ``result``, or checkpoints of a training, dealt ahead of time."""
         return self._run(self._client.stock(result, count, low_water=low_water, progress=progress))
 
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:

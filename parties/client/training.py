@@ -114,16 +114,21 @@ class Training:
     @property
     def kept(self) -> Kept:
         """What the next run computes; ``client.request(training.kept, why)`` asks the data's owners for leave."""
-        if self._written is None or self._recipe.optimizer.schedule is not None:
+        if self._written is None or self.changes:
             self._written = self.model, self.at(self.model.parts)
         first, kept = self._written
         self._client.renew(first, self.model)
         return kept
 
     @property
+    def changes(self) -> bool:
+        """Whether its learning rate does, and its program at each checkpoint with it."""
+        return self._recipe.optimizer.schedule is not None
+
+    @property
     def left(self) -> list[Kept]:
         """What all runs compute that are left: one for all, unless the learning rate changes."""
-        if self._recipe.optimizer.schedule is None:
+        if not self.changes:
             return [self.kept]
         return [self.at(checkpoint) for checkpoint in range(self.model.parts, self.checkpoints)]
 
@@ -213,6 +218,20 @@ class Training:
                 left -= 1
                 await asyncio.sleep(pause)
                 pause *= 2
+
+
+def check_ahead(training: Training, count: int, low_water: int) -> None:
+    """Raises UsageError for what is not dealt ahead of a training."""
+    if low_water:
+        raise UsageError("a training is dealt ahead for so many checkpoints, and no mark is kept")
+    if training.changes:
+        raise UsageError(
+            "a rate that changes has a program at each checkpoint, and a training is dealt ahead for one program: leave"
+            " the schedule out, or have it dealt for as it goes on"
+        )
+    left = training.checkpoints - training.model.parts
+    if count > left:
+        raise UsageError(f"the training has {left} checkpoints left: have no more than these dealt ahead")
 
 
 async def begun(

@@ -67,6 +67,10 @@ async def train(client: AsyncClient, options: argparse.Namespace) -> int:
         training = await client.training(model, data, LOSSES[options.loss], optimizer, name=name, **how)
         if options.why is not None:
             await _asked(client, training.kept, options.why)
+        if options.ahead is not None:
+            report = await client.stock(training, options.ahead)
+            print(json.dumps({"name": name, **report.to_dict()}) if options.json else report)
+            return 0
         if training.model.parts < training.checkpoints:
             job = await client.submit(training)
             print(f"the parties go on by themselves: `tessera jobs {name}` says how far they are", file=sys.stderr)

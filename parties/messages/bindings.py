@@ -98,6 +98,17 @@ class BoundProgram:
         """SHA-256 of the bindings, rules included, and ``keep``: what members compare beside the program's digest."""
         return _sha256("bindings", self.keep, *(word for b in self.bindings for word in b.words))
 
+    @property
+    def own_slot(self) -> str:
+        """Where its result is to lie."""
+        return slot_of(self.client, self.keep)
+
+    @lazy
+    def chain_digest(self) -> str:
+        """As ``digest``, whichever version there is where its result is to lie: what is dealt for a chain of runs."""
+        parts = [part for b in self.bindings if b.slot != self.own_slot for part in (b.slot, b.version)]
+        return _sha256("chain of a bound program", self.client, self.program.digest, self.own_slot, *parts)
+
     @lazy
     def gated(self) -> bool:
         """Whether its results hang on all that it assumes (`is_gated`)."""
@@ -106,8 +117,8 @@ class BoundProgram:
     def derive(self) -> BoundProgram:
         """Itself, once all that takes long to find out about it is known: call it from a thread."""
         program = self.program
-        _ = self.digest, self.bindings_digest, program.rounds, program.inputs, program.slots, program.kept
-        _ = program.drawn
+        _ = self.digest, self.chain_digest, self.bindings_digest
+        _ = program.rounds, program.inputs, program.slots, program.kept, program.drawn
         return self
 
     @property

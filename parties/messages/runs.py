@@ -101,6 +101,8 @@ class Dealt(RunMessage, frozen=True):
     signature: Signature = b""
     """Of ``ItemSaid``, if it is one."""
     source: Source | None = None
+    chain: bool = False
+    """It is the next item of a chain, and in ledgers under the name of that."""
 
 
 class DealtPart(RunMessage, frozen=True):

@@ -30,7 +30,7 @@ from parties.messages.bindings import Bindings
 from parties.messages.conversation import RequestMessage
 from parties.messages.evidence import Evidence, Signature
 from parties.messages.failures import Fault
-from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, Count, Digest, Id, Name, Seconds
+from parties.messages.fields import FROM_CLIENT, FROM_DEALER, FROM_PARTY, NAME, Count, Digest, Id, Name, Seconds
 from parties.messages.runs import Dealt, RunMessage, Source
 from parties.wire.messages import Message
 
@@ -41,12 +41,16 @@ MAX_PROGRAMS = 10_000
 
 
 class Stock(RequestMessage, frozen=True):
-    """Deal for ``count`` runs of a program; from now on too, when less than ``low_water`` is left.  Payload: it."""
+    """Deal for ``count`` runs of a program; from now on too, when less than ``low_water`` is left.  Payload: it.
+
+    ``chain``: for so many in a row, each from what the one before has kept under that name.
+    """
 
     senders: ClassVar[frozenset[Role]] = FROM_CLIENT
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
     low_water: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
     bindings: Bindings = ()
+    chain: Annotated[str, msgspec.Meta(pattern=rf"^({NAME})?\Z")] = ""
 
 
 class StockProgress(RequestMessage, frozen=True):

@@ -136,6 +136,10 @@ class Coordinator:
         """Whether somebody may use it, or may again."""
         return version in self._versions
 
+    def is_being_kept(self, slot: str) -> bool:
+        """Whether a run that has been dealt for is to put something there."""
+        return any(upload.of_run is not None and upload.slot == slot for upload in self._uploads.values())
+
     @property
     def slots(self) -> tuple[str, ...]:
         """All that is in use."""

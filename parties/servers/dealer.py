@@ -30,6 +30,7 @@ from parties.servers.crew import Crew
 from parties.servers.dealer_job import DealerJob
 from parties.servers.dealing import DealingElsewhere, DealingTask, LocalDealing, PlacedDealing
 from parties.servers.dealing_parts import DealingParts
+from parties.servers.dealt_ahead import DealtAhead
 from parties.servers.engine import Engine
 from parties.servers.governor import dealing_seconds
 from parties.servers.host import Host
@@ -38,7 +39,8 @@ from parties.servers.rules_desk import RulesDesk
 from parties.servers.server import Server
 from parties.servers.stock_desk import StockDesk
 from parties.servers.trainer import Trainer
-from parties.stock.dealer_stock import DealerStock
+from parties.stock.chain import Link
+from parties.stock.dealer_stock import BrokenChain, DealerStock
 from parties.stock.items import ItemId
 from parties.stock.stocker import Made
 from parties.stored import policy
@@ -68,8 +70,12 @@ class ForRun:
     first: Sequence[Array] = ()
     """Of its parts."""
     item: ItemId | None = None
+    chain: bool = False
+    """That is the next of one."""
     source: Source | None = None
     """Where what is dealt is to be collected, if it is."""
+    link: Link | None = None
+    """What it was dealt for."""
 
 
 class DealerServer(Server[DealerJob]):
@@ -89,9 +95,13 @@ class DealerServer(Server[DealerJob]):
         self._versions: DecidedVersions | None = None
         try:
             self._versions = DecidedVersions(folder, keys, host.member.name)
-            self.stocking = StockDesk(self, self._source, self.stock, self._versions, self.deal, places)
+            self.stocking = StockDesk(
+                self, self._source, self.stock, self._versions, self.deal, self._being_kept, places
+            )
             self._coordinator = Coordinator(self, self._versions, self.stocking.stocker.sweep)
+            self._here = LocalDealing(self._source, len(cluster.parties), cluster.settings.security)
             self._engine = self._engine_of(host)
+            self.ahead = DealtAhead(self, self._deal_next) if workforce is None else None
             self.succeeding.whenever(self._engine.follow)
             self.whenever_leave_changes(self._engine.sweep)
             RequestsDesk(self, self._versions, self._coordinator.look_up)
@@ -114,7 +124,7 @@ class DealerServer(Server[DealerJob]):
     def _engine_of(self, host: Host[TrustedDealer]) -> Engine[DealingTask, Made]:
         cluster, me = host.cluster, host.member
         if host.workforce is None:
-            return LocalDealing(self._source, len(cluster.parties), cluster.settings.security)
+            return self._here
         memory, in_use = self.governor.admission.at_once, self._coordinator.is_in_use
         crew = Crew[PlacedDealing](cluster, me, host.workforce, in_use, memory)
         return DealingElsewhere(crew, me, self._source, cluster)
@@ -185,6 +195,7 @@ class DealerServer(Server[DealerJob]):
 
     def _provide(self, job: DealerJob, client: Member, bound: BoundProgram) -> None:
         """From the stock, else dealt for this run."""
+        following = self.ahead.pop(job.training) if self.ahead is not None and job.training else None
         self.admit(job, bound)
         job.bound = bound
 
@@ -194,25 +205,34 @@ class DealerServer(Server[DealerJob]):
             else:
                 self._send(job, client, bound, made, seconds)
 
+        broken: list[str] = []
+
         def from_stock() -> ForRun | None:
             # Again: what was allowed or in use when the run was admitted may not be any more.  From now on it counts.
-            self.gate.enter(bound, client.name)
-            if job.training:
-                # Each is dealt for what the one before has kept.
-                return None
-            assigned = self.stocking.assign(bound, client.name, job.run)
+            permit = self.gate.enter(bound, client.name)
+            single = None if job.training else self.stocking.assign(bound, client.name, job.run)
+            try:
+                assigned = single or self.stocking.assign_next(bound, client.name, job.run, permit.held)
+            except BrokenChain as error:
+                log.warning("run %s: %s", job.run[:8], error)
+                broken.append(bound.chain_digest)
+                assigned = None
             if assigned is None:
                 return None
             item, record = assigned
-            return ForRun(record.client_part, record.kept, record.sent_bytes, item=item)
+            return ForRun(record.client_part, record.kept, record.sent_bytes, item=item, chain=single is None)
 
         def afresh() -> ForRun:
             # In the look-up that finds the masks; it has been counted.
             permit = policy.check(bound, client.name, self._coordinator.look_up)
-            dealing, first, source = self.deal(client.name, bound, permit.held, permit.order)
-            return ForRun(dealing.for_client(), dealing.kept, dealing=dealing, first=first, source=source)
+            link = Link(bound, permit.held, permit.order)
+            made = None if following is None else following.take(link)
+            dealing, first, source = made or self.deal(client.name, bound, permit.held, permit.order)
+            return ForRun(dealing.for_client(), dealing.kept, dealing=dealing, first=first, source=source, link=link)
 
         def found(made: ForRun | None, seconds: float) -> None:
+            for chain in broken:
+                self.stocking.stocker.broken(chain)
             if made is not None:
                 send(made, seconds)
             else:
@@ -235,11 +255,31 @@ class DealerServer(Server[DealerJob]):
         )
 
     def deal(
-        self, client: str, bound: BoundProgram, stored: Mapping[str, StoredMasks], order: Order, ahead: bool = False
+        self,
+        client: str,
+        bound: BoundProgram,
+        stored: Mapping[str, StoredMasks],
+        order: Order,
+        ahead: bool = False,
+        chained: bool = False,
     ) -> Made:
-        """For one run of that client's, in its turn; ``ahead`` of time, however long that takes.  Blocks."""
+        """For one run of that client's, in its turn; ``ahead`` of time, however long that takes.  Blocks.
+
+        ``chained``: for masks of no version that there is yet, of which no worker knows.
+        """
         size, seconds = self.governor.admission.size_of(bound.program), self.governor.part_seconds(bound.program)
-        return self._engine.make(DealingTask(client, bound, stored, order, size, seconds, ahead))
+        engine = self._here if chained else self._engine
+        return engine.make(DealingTask(client, bound, stored, order, size, seconds, ahead))
+
+    def _deal_next(self, client: str, link: Link) -> Made:
+        return self.deal(client, link.bound, link.stored, link.order, chained=True)
+
+    def _being_kept(self, slot: str) -> bool:
+        """Whether a run is under way that is to keep something there."""
+        here = any(
+            job.bound is not None and job.bound.keep and job.bound.own_slot == slot for job in self.jobs.values()
+        )
+        return here or self._coordinator.is_being_kept(slot)
 
     async def _make_ready(self, version: str) -> None:
         """An upload will be used: its masks are made before somebody waits for them, if there is room for all."""
@@ -293,6 +333,7 @@ class DealerServer(Server[DealerJob]):
             masks=digest(made.client_part) if self.malicious else "",
             session=session,
             number=number,
+            chain=made.chain,
         )
         if made.item is not None:
             dealt = replace(dealt, signature=self.proofs.item_signature(dealt))
@@ -320,6 +361,8 @@ class DealerServer(Server[DealerJob]):
             else:
                 self.endpoint.send(client.name, masks, made.client_part)
             job.dealing, job.collected, job.parts = made.dealing, made.source is not None, 1
+            if made.link is not None and made.dealing is not None and self.trainer.goes_on(job.run, program):
+                job.following = made.link.after(made.dealing.kept)
             self._parts.go_on(job)
         else:
             # Were this stock an old copy, another client might know these masks' inputs: the parties know better.
@@ -339,11 +382,16 @@ class DealerServer(Server[DealerJob]):
             raise ProtocolViolation(party.name, "agreed on other preprocessing than it was assigned")
         job.agreed.add(party.name)
         if len(job.agreed) == len(self._party_names):
-            self.endpoint.send(job.client.name, *job.client_part)
+            if job.training and job.bound is not None:
+                self.trainer.dealt(job.run, job.bound, *job.client_part)
+            else:
+                self.endpoint.send(job.client.name, *job.client_part)
             self.end(job)
 
     def end(self, job: DealerJob, failure: Failed | None = None) -> None:
         super().end(job, failure)
+        if failure is None and not job.released and job.following is not None and self.ahead is not None:
+            self.ahead.begin(job.training, job.on_behalf, job.following)
         if failure is not None:
             self.stocking.waste.failed(job.run)
             self.trainer.over(job.run, error_of(failure.fault, self.member.name))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from parties.messages.runs import ClientMasks, Dealt
 from parties.servers.job import Job
+from parties.stock.chain import Link
 from parties.wire.messages import Buffer
 from protocols.readings.dealer import Dealing
 
@@ -28,5 +29,7 @@ class DealerJob(Job):
         """That have been dealt."""
         self.evaluated = 0
         """Depths, as the last party says."""
+        self.following: Link | None = None
+        """Of a training's: what the next run is to be dealt for."""
         self.at_it = False
         """A thread deals the next part."""

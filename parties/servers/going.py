@@ -9,10 +9,10 @@ from mpc.errors import RunExpired, TesseraError
 
 
 class Going:
-    """A run of ``job``: who is ready for it, and whether what it keeps has been decided."""
+    """The run of ``job`` to that checkpoint: who is ready for it, and whether what it keeps has been decided."""
 
-    def __init__(self, job: str) -> None:
-        self.job = job
+    def __init__(self, job: str, number: int) -> None:
+        self.job, self.number = job, number
         self.ready: set[str] = set()
         """Parties, by name; and those at which what it has kept is in use."""
         self.in_use: set[str] = set()

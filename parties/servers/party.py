@@ -38,6 +38,7 @@ from parties.servers.rounds import out_of_range
 from parties.servers.rules_desk import RulesDesk
 from parties.servers.secrets_desk import SecretsDesk
 from parties.servers.server import Server
+from parties.stock.chain import ledger_name
 from parties.stock.collecting import Collecting
 from parties.stock.items import SpentItem
 from parties.stock.material import Material
@@ -219,7 +220,7 @@ class PartyServer(Server[PartyJob]):
         def work() -> Made:
             read = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
-            part = self.material.take(message, bound.digest) if message.number else payload
+            part = self.material.take(message, ledger_name(bound, message)) if message.number else payload
             if job.collecting is not None:
                 part = [*part, *job.collecting.wait(schedule.dealt[0])]
             return self._engine.make(
@@ -313,7 +314,7 @@ class PartyServer(Server[PartyJob]):
 
     def fail(self, job: PartyJob, error: TesseraError) -> None:
         if isinstance(error, SpentItem) and job.bound is not None:
-            self.material.spent(error, job.bound.digest)
+            self.material.spent(error, ledger_name(job.bound, job.assigned))
         if isinstance(error, OutOfRange) and job.client is not None:
             error = out_of_range(error, job.client.name)
         if job.testimony is not None:

@@ -14,6 +14,7 @@ from parties.members.cluster import Member
 from parties.messages.runs import Dealt, DealtPart, Evaluated
 from parties.servers.party_job import PartyJob
 from parties.servers.server import Server
+from parties.stock.chain import ledger_name
 from parties.tally import Sent
 from parties.wire.messages import Payload, payload_bytes
 
@@ -94,7 +95,7 @@ class PreparingParts:
 
         def part() -> Sequence[memoryview]:
             if self.unread(job):
-                return self._read(job.assigned, bound.digest, run.prepared)
+                return self._read(job.assigned, ledger_name(bound, job.assigned), run.prepared)
             return payload if job.collecting is None else job.collecting.wait(run.schedule.dealt[run.prepared])
 
         def prepare() -> None:

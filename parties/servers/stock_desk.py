@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mpc.errors import ProtocolViolation, TesseraError
+from mpc.errors import ProtocolViolation, ServerBusy, TesseraError
 from mpc.program import Program
 from mpc.rings import Array
 from parties.members.cluster import Member
@@ -16,9 +17,10 @@ from parties.messages.stock import Spent, Stock, Stocked, StockHeld, StockRefuse
 from parties.operate.audit.quota import size_of
 from parties.servers.auditing import stock_order
 from parties.servers.server import Server
+from parties.stock.chain import ItemRecord, Link, check_chain, state_of
 from parties.stock.dealer_stock import DealerStock
 from parties.stock.items import ItemId
-from parties.stock.stocker import ItemRecord, Made, Stocker
+from parties.stock.stocker import Made, Stocker
 from parties.stock.waste import Waste
 from parties.stored import policy
 from parties.stored.decided_versions import DecidedVersions
@@ -32,8 +34,8 @@ log = logging.getLogger(__name__)
 READ_AHEAD = 8
 """Bytes of memory for each of an encoded program, at most, once it is decoded."""
 
-Dealer = Callable[[str, BoundProgram, Mapping[str, StoredMasks], Order, bool], Made]
-"""For a client's run of a bound program, of masks by slot, in an order; patiently or not.  Blocks."""
+Dealer = Callable[[str, BoundProgram, Mapping[str, StoredMasks], Order, bool, bool], Made]
+"""For a client's run of a bound program, of masks by slot, in an order; patiently or not, chained or not.  Blocks."""
 
 
 class StockDesk:
@@ -46,17 +48,22 @@ class StockDesk:
         stock: DealerStock,
         versions: DecidedVersions,
         deal: Dealer,
+        being_kept: Callable[[str], bool],
         width: int,
     ) -> None:
-        """``width``: how many items are dealt at a time."""
+        """``being_kept``: whether a run is under way that keeps something in a slot.  ``width``: how many items are
+        dealt at a time.
+        """
         self._server, self._source, self._stock, self._make = server, source, stock, deal
+        self._being_kept = being_kept
         self.waste = Waste()
         self.left_by = ""
         """The party that has used another item than it was assigned: nobody is assigned any from then on."""
         cluster, turn = server.cluster, server.governor.disk.turn
         self.stocker = Stocker(
-            cluster, server.endpoint, stock, versions, self._deal, self._deal_part, self._read, turn, width
-        )
+            cluster, server.endpoint, stock, versions, self._deal, self._deal_part, self._read, self._link,
+            lambda slot: server.gate.look_up(slot) is not None, turn, width,
+        )  # fmt: skip
         server.on(Stock, self._on_stock)
         # The last item of a program may be on its way to a run.
         server.on(
@@ -77,6 +84,19 @@ class StockDesk:
         item, record = assigned
         return item, ItemRecord.read(record)
 
+    def assign_next(
+        self, bound: BoundProgram, client: str, run: str, stored: Mapping[str, StoredMasks]
+    ) -> tuple[ItemId, ItemRecord] | None:
+        """Likewise the next one of a chain, for a run that goes on from what is stored.  Blocks.
+
+        Raises BrokenChain, as ``DealerStock.assign_next``.
+        """
+        state = stored.get(bound.own_slot) if bound.keep else None
+        if state is None or self.left_by or self.waste.rests(client):
+            return None
+        assigned = self._stock.assign_next(bound.chain_digest, state_of(state), run)
+        return None if assigned is None else (assigned[0], ItemRecord.read(assigned[1]))
+
     def leave(self, party: str) -> None:
         """Give nothing more of it: that party has used another item than it was assigned."""
         if not self.left_by:
@@ -89,8 +109,10 @@ class StockDesk:
         server = self._server
 
         def read() -> BoundProgram:
-            bound = BoundProgram(Program.decode(payload[0]), message.bindings, client.name)
+            bound = BoundProgram(Program.decode(payload[0]), message.bindings, client.name, message.chain)
             server.gate.check(bound, client.name)
+            if message.chain:
+                check_chain(bound)
             self._source.check(bound.program, server.cluster.settings.security)
             server.governor.learn(bound.program)
             return bound.derive()
@@ -117,16 +139,35 @@ class StockDesk:
 
         server.spawn(order())
 
-    async def _deal(self, client: str, bound: BoundProgram) -> Made:
+    async def _link(self, bound: BoundProgram) -> tuple[Link, int]:
+        """Where a chain is dealt on: behind so many items that are in stock of it, or from what is stored now."""
+
+        def work() -> tuple[Link, int]:
+            link = self._here(bound)
+            count, kept = self._stock.begin_chain(bound.chain_digest, bound.own_slot, link.state)
+            return (link.after(kept, count) if count else link), count
+
+        if self._being_kept(bound.own_slot):
+            raise ServerBusy(
+                self._server.member.name,
+                f"a run that goes on from {bound.keep!r} is under way: have more dealt when that training is over",
+            )
+        return await asyncio.to_thread(work)
+
+    def _here(self, bound: BoundProgram) -> Link:
+        """What is stored now.  Raises ProgramError."""
+        found = policy.found(bound.bindings, self._server.gate.look_up)
+        return Link(bound, {slot: in_use.held for slot, in_use in found.items()}, policy.order_of(bound, found))
+
+    async def _deal(self, client: str, bound: BoundProgram, link: Link | None) -> Made:
         """In that client's turn, however long it takes to come.
 
         Whoever asked was allowed to run it then; who may not any more has no use for the stock.
         """
 
         def work() -> Made:
-            found = policy.found(bound.bindings, self._server.gate.look_up)
-            masks = {slot: in_use.held for slot, in_use in found.items()}
-            return self._make(client, bound, masks, policy.order_of(bound, found), True)
+            what = link or self._here(bound)
+            return self._make(client, bound, what.stored, what.order, True, link is not None)
 
         governor = self._server.governor
         seconds = governor.part_seconds(bound.program)

@@ -229,6 +229,8 @@ class Trainer(JobsDesk):
             log.exception("job %s: internal error", held.job[:8])
             await self._failed(held, internal_error())
         self._news(held)
+        if self._dealer.ahead is not None:
+            self._dealer.ahead.drop(held.job)
         del self._driven[held.job]
 
     async def _failed(self, held: HeldJob, error: TesseraError) -> None:
@@ -296,7 +298,7 @@ class Trainer(JobsDesk):
         program = programs[order.programs.index(order.planned(number).program)]
         await asyncio.to_thread(self.book.begin, held, serial)
         run = run_of(held.job, serial)
-        going = self._going[run] = Going(held.job)
+        going = self._going[run] = Going(held.job, number)
         patience, started = settings.round_timeout + 2 * settings.peer_timeout, time.perf_counter()
         watch = self._server.endpoint.watch(self._parties)
         try:
@@ -369,6 +371,15 @@ class Trainer(JobsDesk):
 
         going.rounds = online_rounds(bound.program, self._server.cluster.settings.security)
         self._server.spawn(note())
+
+    def goes_on(self, run: str, program: str) -> bool:
+        """Whether there is another after it, of the same program."""
+        going = self._going.get(run)
+        held = None if going is None else self.book.held.get(going.job)
+        if going is None or held is None or held.state is not State.GOING:
+            return False
+        following = going.number + 1
+        return following < held.order.checkpoints and held.order.planned(following).program == program
 
     def decided(self, version: str) -> None:
         """It is in use from now on."""

@@ -19,12 +19,15 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mpc.errors import ServerBusy, UsageError
+from mpc.errors import MaterialError, ServerBusy, UsageError
+from mpc.rings.prg import Seed
 from parties.host.disk import check_part
 from parties.members.cluster import DEALER
 from parties.members.keys import KeyPair
+from parties.stock.chain import ItemRecord
 from parties.stock.items import ItemId, State, check_item
 from parties.stock.ledger import Ledger, delivered, held_by, highest_number
+from parties.stored.vault import VaultError
 from parties.wire.messages import Buffer, payload_bytes
 
 _SCHEMA = """
@@ -36,6 +39,10 @@ CREATE TABLE targets (
     sealed BLOB NOT NULL
 );
 """
+
+_CHAINS = """CREATE TABLE IF NOT EXISTS chains (program TEXT PRIMARY KEY, slot TEXT NOT NULL) WITHOUT ROWID"""
+"""Where each keeps what it goes on from."""
+_HAS_ITEMS = "program IN (SELECT program FROM unspent)"
 
 _DOUBTS = """
 CREATE TEMP TABLE doubted (program TEXT, party TEXT, below INTEGER NOT NULL, PRIMARY KEY (program, party));
@@ -62,6 +69,10 @@ class Target:
     count: int
 
 
+class BrokenChain(MaterialError):  # noqa: N818 - says what happened
+    """What was left of a chain is for a state that will never be, and has been discarded."""
+
+
 class DealerStock(Ledger):
     """The dealer's stock: ``stock.sqlite`` in its data folder.  Calls block: make them from worker threads."""
 
@@ -72,6 +83,8 @@ class DealerStock(Ledger):
             with self._vault.transaction() as db:
                 db.execute("UPDATE items SET state = 'discarded' WHERE state = 'pending'")
                 self._session = _session(db)
+                db.execute(_CHAINS)
+                db.execute(f"DELETE FROM chains WHERE NOT {_HAS_ITEMS}")  # noqa: S608 - ours
                 for statement in filter(str.strip, _DOUBTS.split(";")):
                     db.execute(statement)
         except BaseException:
@@ -181,15 +194,58 @@ class DealerStock(Ledger):
         Raises VaultError if that part is not authentic; the item is used all the same, and the next call takes another.
         """
         with self._vault.transaction() as db:
-            row = db.execute(
-                "SELECT session, number FROM usable WHERE state = 'fresh' AND program = ? ORDER BY number LIMIT 1",
-                (program,),
-            ).fetchone()
-            if row is None:
+            item = _oldest(db, program)
+            if item is None:
                 return None
-            item = ItemId(*row)
             part = self._spend(db, item, program, run)
         return item, delivered(part)
+
+    # -- chains ----------------------------------------------------------------------------------------------------
+
+    def assign_next(self, chain: str, state: bytes, run: str) -> tuple[ItemId, list[memoryview]] | None:
+        """As ``assign``, the next item of a chain, for a run that goes on from that state.
+
+        Raises BrokenChain, and nothing of the chain is left, when the item is for another.
+        """
+        with self._vault.transaction() as db:
+            item = _oldest(db, chain)
+            if item is None:
+                return None
+            record = self._record(db, item, chain)
+            fits = record is not None and record.state == state
+            if fits:
+                part = self._spend(db, item, chain, run)
+            else:
+                self._discard(db, chain)
+        if not fits:
+            raise BrokenChain("what was dealt ahead is for a state that has not come to be: it is discarded")
+        return item, delivered(part)
+
+    def begin_chain(self, chain: str, slot: str, state: bytes) -> tuple[int, tuple[Seed, ...]]:
+        """How many items of it are in stock, from that state on, and what the last of them will keep.
+
+        What there is from another state on is discarded.
+        """
+        with self._vault.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO chains VALUES (?, ?)", (chain, slot))
+            fresh = "SELECT session, number FROM usable WHERE state = 'fresh' AND program = ? ORDER BY number"
+            items = [ItemId(*row) for row in db.execute(fresh, (chain,))]
+            first, last = (self._record(db, items[end], chain) if items else None for end in (0, -1))
+            if first is None or last is None or first.state != state:
+                self._discard(db, chain)
+                return 0, ()
+        return len(items), last.kept
+
+    def chains(self) -> Mapping[str, str]:
+        """Of those of which anything is in stock, where each keeps what it goes on from."""
+        with self._vault.transaction() as db:
+            return dict(db.execute(f"SELECT program, slot FROM chains WHERE {_HAS_ITEMS} ORDER BY program"))  # noqa: S608
+
+    def _record(self, db: sqlite3.Connection, item: ItemId, program: str) -> ItemRecord | None:
+        """Of an item that stays in stock; None if it is not authentic."""
+        where = "chunks WHERE session = ? AND number = ?"
+        part = self._opened(db, self._label(item, program), where, item)
+        return None if isinstance(part, VaultError) else ItemRecord.read(part)
 
     def set_target(self, program: bytes, digest: str, low_water: int, count: int, client: str = "") -> None:
         """Keeps the stock of a program (its encoding, and the digest of that) between two numbers, from now on.
@@ -244,6 +300,14 @@ class DealerStock(Ledger):
         with self._vault.transaction() as db:
             rows = db.execute(f"SELECT program, low_water, count, {dealt} FROM {which} ORDER BY program", (program,))  # noqa: S608 - ours
             return {digest: count - there for digest, low_water, count, there in rows if there < low_water}
+
+
+def _oldest(db: sqlite3.Connection, program: str) -> ItemId | None:
+    """That is in stock."""
+    row = db.execute(
+        "SELECT session, number FROM usable WHERE state = 'fresh' AND program = ? ORDER BY number LIMIT 1", (program,)
+    ).fetchone()
+    return None if row is None else ItemId(*row)
 
 
 def _session(db: sqlite3.Connection) -> str:

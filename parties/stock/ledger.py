@@ -216,9 +216,12 @@ class Ledger:
     def discard_program(self, program: str) -> int:
         """Discards all there is of a program that nobody will run any more; how many items that were."""
         with self._vault.transaction() as db:
-            return db.execute(
-                "UPDATE items SET state = 'discarded' WHERE state IN ('pending', 'fresh') AND program = ?", (program,)
-            ).rowcount
+            return self._discard(db, program)
+
+    @staticmethod
+    def _discard(db: sqlite3.Connection, program: str) -> int:
+        which = "state IN ('pending', 'fresh') AND program = ?"
+        return db.execute(f"UPDATE items SET state = 'discarded' WHERE {which}", (program,)).rowcount  # noqa: S608 - ours
 
     def _sweep(self) -> int:
         """Deletes the material of destroyed sessions: item by item, so the log stays small and others get turns."""

@@ -40,7 +40,7 @@ class Material:
         self._collecting: Collecting | None = None
         """Of the item that is on its way, if it does not come through the dealer."""
         self._tell, self._proof = tell, proof
-        # Items are added in the order in which they come.
+        # Items are added, and programs dropped, in the order in which they come.
         self._adding = asyncio.Lock()
         self._session = ""
 
@@ -100,8 +100,9 @@ class Material:
         return StockHeld(programs=tuple(programs)[:MAX_PROGRAMS]), ()
 
     async def drop(self, message: StockDropped) -> None:
-        """Forget what no run will ask for."""
-        await asyncio.to_thread(self.ledger.discard_program, message.program)
+        """Forget what no run will ask for: of what has been added by now."""
+        async with self._adding:
+            await asyncio.to_thread(self.ledger.discard_program, message.program)
 
     def take(self, message: Dealt, program: str) -> list[memoryview]:
         """The item, of that bound program, for a run: marked used before this returns.

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
+from parties.stock.chain import Link
 
 
 @dataclass
 class Request:
-    """Deal for ``count`` runs of a bound program, as its client asks or (None) because its stock is low."""
+    """Deal for ``count`` runs of a bound program, as its client asks or (None) because its stock is low.
+
+    ``chained``: each from what the one before has kept.
+    """
 
     bound: BoundProgram
     count: int
@@ -28,6 +32,16 @@ class Request:
     sent_bytes: int = 0
     seconds: float = 0.0
     """At work on it, so far."""
+    chained: bool = False
+    link: Link | None = None
+    """Of a chain: what is to be dealt next; once it has been begun."""
+    broken: bool = False
+    """The chain is."""
+
+    @property
+    def program(self) -> str:
+        """Under which name it is in ledgers."""
+        return self.bound.chain_digest if self.chained else self.bound.digest
 
     @property
     def owner(self) -> str:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from mpc.errors import MaterialError, PeerError, PeerLost, ProtocolViolation, ServerBusy, TesseraError
 from mpc.rings import Array
-from mpc.rings.prg import SEED_BYTES, Seed
+from mpc.rings.prg import SEED_BYTES
 from parties.members.cluster import DEALER, Cluster, Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.conversation import RequestFailed
@@ -34,6 +34,7 @@ from parties.messages.stock import (
     StockProgress,
     StockRefused,
 )
+from parties.stock.chain import ItemRecord, Link
 from parties.stock.dealer_stock import MAX_ITEMS, DealerStock
 from parties.stock.items import NOTHING_FRESH, ItemId
 from parties.stock.orders import Request, Requests
@@ -87,8 +88,9 @@ class Stocker:
 
     ``deal`` begins one dealing of a bound program, ``deal_part`` makes the next of its parts, and ``read`` decodes one
     that was asked for before, in the turn of a client; they may raise TesseraError.  What ``read`` returns with it is
-    called when the program is not needed any more.  ``turn`` is a client's at the disk.  ``width``: how many are dealt
-    at a time, beside the one that is being stored.
+    called when the program is not needed any more.  ``link`` is where a chain is dealt on, behind so many items, and
+    ``is_there`` says whether anything is stored in a slot.  ``turn`` is a client's at the disk.  ``width``: so many are
+    dealt at a time, beside the one that is being stored.
     """
 
     def __init__(
@@ -97,9 +99,11 @@ class Stocker:
         endpoint: Endpoint,
         stock: DealerStock,
         versions: DecidedVersions,
-        deal: Callable[[str, BoundProgram], Coroutine[Any, Any, Made]],
+        deal: Callable[[str, BoundProgram, Link | None], Coroutine[Any, Any, Made]],
         deal_part: Callable[[str, BoundProgram, Dealing], Coroutine[Any, Any, tuple[Array, ...]]],
         read: Callable[[str, bytes], Coroutine[Any, Any, tuple[BoundProgram, Callable[[], None]]]],
+        link: Callable[[BoundProgram], Coroutine[Any, Any, tuple[Link, int]]],
+        is_there: Callable[[str], bool],
         turn: Callable[[str], contextlib.AbstractAsyncContextManager[None]],
         width: int = 1,
     ) -> None:
@@ -109,11 +113,13 @@ class Stocker:
         self._endpoint = endpoint
         self._deal = deal
         self._deal_part = deal_part
-        self._read = read
+        self._read, self._link, self._is_there = read, link, is_there
         self._turn = turn
         self._width = min(width, SLICE)
         self._parties = [party.name for party in cluster.parties]
         self._requests = Requests()
+        self._current: list[Request] = []
+        """At which it is."""
         self._noting: Counter[str] = Counter()
         """Orders on their way there, by client."""
         self._refilling: set[str] = set()
@@ -131,20 +137,22 @@ class Stocker:
 
     async def order(self, client: Member, message: Stock, bound: BoundProgram, over: Callable[[], None]) -> None:
         """A client's request, to be dealt in its turn; ``over`` is called in the end.  Raises TesseraError."""
+        if message.chain and message.low_water:
+            raise ProtocolViolation(client.name, "asked for a low-water mark of a chain, which is dealt once")
         if message.low_water > message.count:
             raise ProtocolViolation(client.name, "asked for a low-water mark above the number to deal up to")
         if message.count > MAX_ITEMS:
             raise ServerBusy(DEALER, f"{client.name} may have {MAX_ITEMS} items in stock: order fewer")
         if self._requests.of(client.name) + self._noting[client.name] >= MAX_REQUESTS:
             raise ServerBusy(DEALER, f"{MAX_REQUESTS} requests of {client.name} wait to be dealt for: try again later")
-        request = Request(bound, message.count, client, message.request, over)
+        request = Request(bound, message.count, client, message.request, over, chained=bool(message.chain))
 
         def note() -> None:
             # What is in doubt is its own to give up.
-            self.stock.drop_doubted(bound.digest)
+            self.stock.drop_doubted(request.program)
             if message.low_water:
                 self.stock.set_target(bound.encode(), bound.digest, message.low_water, message.count, client.name)
-            request.in_stock = self.stock.stock_of(bound.digest)
+            request.in_stock = self.stock.stock_of(request.program)
 
         self._noting[client.name] += 1
         try:
@@ -177,11 +185,23 @@ class Stocker:
     async def sweep(self) -> None:
         """Models that are gone take along what was dealt for them; a crash in the middle is made good at the start."""
         for program in await asyncio.to_thread(self._versions.abandoned):
-            await asyncio.to_thread(self.stock.drop_target, program)
-            await asyncio.to_thread(self.stock.discard_program, program)
-            # A party that is down asks when it is back: see ``answer``.
-            self._tell_dropped(self._parties, program)
-            await asyncio.to_thread(self._versions.forget_program, program)
+            await self._drop(program)
+        for program, slot in (await asyncio.to_thread(self.stock.chains)).items():
+            if not self._is_there(slot):
+                await self._drop(program)
+
+    async def _drop(self, program: str) -> None:
+        await asyncio.to_thread(self.stock.drop_target, program)
+        await asyncio.to_thread(self.stock.discard_program, program)
+        self.broken(program)
+        await asyncio.to_thread(self._versions.forget_program, program)
+
+    def broken(self, program: str) -> None:
+        """Nothing of it is in stock here, nor is of use."""
+        # A party that is down asks when it is back: see ``answer``.
+        self._tell_dropped(self._parties, program)
+        for request in (*self._requests, *self._current):
+            request.broken = request.broken or (request.chained and request.program == program)
 
     async def answer(self, party: Member, message: StockHeld, busy: Callable[[], bool]) -> None:
         """Tell a party of which programs, that it has fresh items of, nobody will ask it for one.
@@ -235,6 +255,7 @@ class Stocker:
             log.warning("the stock cannot be filled up: %s", error)
         while True:
             request = await self._requests.take()
+            self._current = [request]
             try:
                 # Before they are watched: one that has just been started again is not lost for that.
                 await self._reach()
@@ -249,8 +270,9 @@ class Stocker:
                 log.exception("stocking: internal error")
                 self._failed(request, TesseraError("internal error; see the dealer's log"))
             request.over()
+            self._current = []
             if request.client is None:
-                self._refilling.discard(request.bound.digest)
+                self._refilling.discard(request.program)
 
     def _failed(self, request: Request, error: TesseraError) -> None:
         log.warning("stocking stopped: %s", error)
@@ -261,20 +283,39 @@ class Stocker:
     async def _fill(self, request: Request) -> None:
         """Deal for it, to its end or until it is another client's turn."""
         bound, started, before = request.bound, time.perf_counter(), request.seconds
-        await asyncio.to_thread(self._versions.note_uses, bound.digest, bound.versions)
-        ahead = deque([asyncio.create_task(self._deal(request.owner, bound))])
+        # A chain is of use whichever version it goes on from.
+        versions = [b.version for b in bound.bindings if not (request.chained and b.slot == bound.own_slot)]
+        await asyncio.to_thread(self._versions.note_uses, request.program, versions)
+        if request.chained and request.link is None:
+            request.link, there = await self._link(bound)
+            if not there:
+                self._tell_dropped(self._parties, request.program)
+        width = 1 if request.chained else self._width
+        ahead = deque([self._begin(request, request.link)])
         try:
             for dealt in itertools.count(1):
                 made = await ahead.popleft()
+                if request.broken:
+                    await self._drop(request.program)
+                    raise MaterialError("what it was dealt ahead for has gone on otherwise: deal for what there is now")
+                following = None if request.link is None else request.link.after(made.dealing.kept)
                 others = dealt >= SLICE and self._requests.others(request.owner)
                 # The next ones are dealt while the parties store this one.
-                while len(ahead) < (0 if others else min(self._width, request.count - request.done - 1)):
-                    ahead.append(asyncio.create_task(self._deal(request.owner, bound)))
+                while len(ahead) < (0 if others else min(width, request.count - request.done - 1)):
+                    ahead.append(self._begin(request, following))
                 last = not ahead
-                request.sent_bytes += await self._hand_out(request, made)
+                sent, stored = await self._hand_out(request, made)
+                if request.link is not None:
+                    if stored is not made:
+                        following = request.link.after(stored.dealing.kept)
+                        if ahead:
+                            ahead.pop().cancel()
+                            ahead.append(self._begin(request, following))
+                    request.link = following
+                request.sent_bytes += sent
                 request.done += 1
                 request.seconds = before + time.perf_counter() - started
-                request.in_stock = await asyncio.to_thread(self.stock.stock_of, bound.digest)
+                request.in_stock = await asyncio.to_thread(self.stock.stock_of, request.program)
                 self._progress(request)
                 for waiting in self._requests:
                     # That it is not forgotten: its client is not patient for ever.
@@ -286,8 +327,11 @@ class Stocker:
             for dealing in ahead:
                 dealing.cancel()
             # One of its models may have gone while an item was on its way.
-            await asyncio.to_thread(self._versions.note_uses, bound.digest, bound.versions)
+            await asyncio.to_thread(self._versions.note_uses, request.program, versions)
             await self.sweep()
+
+    def _begin(self, request: Request, link: Link | None) -> asyncio.Task[Made]:
+        return asyncio.create_task(self._deal(request.owner, request.bound, link))
 
     def _progress(self, request: Request) -> None:
         if request.client is not None:
@@ -300,8 +344,8 @@ class Stocker:
             )
             self._endpoint.send(request.client.name, message)
 
-    async def _hand_out(self, request: Request, made: Made) -> int:
-        """Have every party store its part; returns the payload bytes sent."""
+    async def _hand_out(self, request: Request, made: Made) -> tuple[int, Made]:
+        """Have every party store its part; returns the payload bytes sent, and what is stored."""
         tries = 0
         while True:
             try:
@@ -311,9 +355,9 @@ class Stocker:
                 if tries == TRIES:
                     raise
                 log.warning("%s: it is dealt anew, of other seeds", error)
-                made = await self._deal(request.owner, request.bound)
+                made = await self._deal(request.owner, request.bound, request.link)
 
-    async def _handed_out(self, request: Request, made: Made) -> int:
+    async def _handed_out(self, request: Request, made: Made) -> tuple[int, Made]:
         """Likewise, if no worker is lost with it.
 
         All parties that have met the number before show that this stock is an old copy, and so does one that can prove
@@ -321,25 +365,30 @@ class Stocker:
         """
         above, session = 0, self.stock.session
         try:
-            return await self._send(request, made)
+            return await self._send(request, made), made
         except OldStock:
             log.warning("this stock is destroyed, and a new session begun: the parties' ledgers are ahead of it")
             await asyncio.to_thread(self.stock.new_session, session)
+            if request.chained:
+                # With what it goes on from.
+                raise
         except AheadOfOthers as error:
             if error.position == NOTHING_FRESH:
                 raise
             above = error.position
         # Not the same again: another party may have stored its part of that.
-        return await self._send(request, await self._deal(request.owner, request.bound), above)
+        again = await self._deal(request.owner, request.bound, request.link)
+        return await self._send(request, again, above), again
 
     async def _send(self, request: Request, made: Made, above: int = 0) -> int:
         bound, dealing = request.bound, made.dealing
         pieces = bound.program.schedule(self._cluster.settings.security).dealt
         total = SEED_BYTES * len(self._parties) + sum(pieces)
         # What the run's bill will say was sent for it; and what we have to remember of a run that keeps something.
-        kept = b"".join(map(bytes, dealing.kept)) if bound.program.kept else b""
-        record = [total.to_bytes(8, "little"), kept, *dealing.for_client()]
-        item = await asyncio.to_thread(self.stock.begin, bound.digest, record, bound.client, above)
+        kept = dealing.kept if bound.program.kept else ()
+        state = b"" if request.link is None else request.link.state
+        record = ItemRecord(total, state, kept, dealing.for_client()).written()
+        item = await asyncio.to_thread(self.stock.begin, request.program, record, bound.client, above)
         try:
             await self._deliver(item, request, made, pieces)
         except BaseException:
@@ -358,7 +407,7 @@ class Stocker:
         ahead: asyncio.Task[tuple[Array, ...]] | None = None
         parts = {party.name: dealing.for_party(party.index, made.first) for party in self._cluster.parties}
         message = StockItem(
-            session=item.session, number=item.number, program=request.bound.digest, client=request.bound.client
+            session=item.session, number=item.number, program=request.program, client=request.bound.client
         )
         try:
             for piece, size in enumerate(pieces):
@@ -432,20 +481,3 @@ class Stocker:
     def _stop(self, error: TesseraError) -> None:
         if self._stored is not None and not self._stored.done():
             self._stored.set_exception(error)
-
-
-class ItemRecord(NamedTuple):
-    """What the stock has of an item."""
-
-    sent_bytes: int
-    """To the parties, payload alone."""
-    kept: tuple[Seed, ...]
-    """By party, the seed of the masks of what its run keeps; nothing of a program that keeps nothing."""
-    client_part: list[memoryview]
-
-    @classmethod
-    def read(cls, part: Sequence[memoryview]) -> ItemRecord:
-        """As it was written."""
-        sent, kept, *client_part = part
-        seeds = (Seed(bytes(kept[i : i + SEED_BYTES])) for i in range(0, len(kept), SEED_BYTES))
-        return cls(int.from_bytes(sent, "little"), tuple(seeds), client_part)

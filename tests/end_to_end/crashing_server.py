@@ -57,6 +57,7 @@ LEDGER: list[tuple[type, str]] = [
     (DealerStock, "begin"),
     (DealerStock, "ready"),
     (DealerStock, "assign"),
+    (DealerStock, "assign_next"),
     (Partial, "append"),
     (PartyVersions, "prepare"),
     (PartyVersions, "commit"),

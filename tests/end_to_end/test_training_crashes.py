@@ -61,6 +61,16 @@ STAGES = [
     ("party0", Crash("VersionReady", "before")),
 ]
 
+STAGES_AHEAD = [
+    ("dealer", Crash("assign_next", "after")),
+    ("party1", Crash("take", "before")),
+    ("party1", Crash("Opening 7", "before")),
+    ("dealer", Crash("commit", "before")),
+    ("dealer", Crash("commit", "after")),
+    ("party0", Crash("VersionReady", "before")),
+]
+"""With three checkpoints dealt ahead each time: of a run that is kept the next goes on with its item."""
+
 
 NOTHING = {hashlib.sha256(b"".join([hashlib.sha256(b"").digest()] * buffers)).hexdigest() for buffers in range(4)}
 """Of openings in which parties compare what they were sent, and open nothing."""
@@ -114,7 +124,18 @@ def no_mask_served_two_values(cluster, runs_at_least):
         assert most == 1, "one share of one opening, sent twice"
 
 
-def train_through(stages, security):
+def no_item_served_two_runs(cluster):
+    """Nor one run two: wherever one asks; how many were used."""
+    runs = {}
+    for party in ("party0", "party1"):
+        for line in map(json.loads, (cluster.folder / f"{party}.wire").read_text().splitlines()):
+            if line["item"]:
+                assert runs.setdefault(line["item"], line["run"]) == line["run"]
+    assert len(set(runs.values())) == len(runs)
+    return len(runs)
+
+
+def train_through(stages, security, ahead=0):
     settings = Settings(threads=1, peer_timeout=1.5, round_timeout=4)
     with Observed(2, security=security, settings=settings) as cluster:
         with Client(cluster) as client:
@@ -123,6 +144,8 @@ def train_through(stages, security):
             client.upload(tensors, "data")
             begun(client, len(stages))
             for done, (member, where) in enumerate(stages, start=1):
+                if ahead:
+                    client.stock(begun(client, done + ahead), ahead)
                 watching = threading.Thread(target=started_again, args=(cluster, member))
                 where.write(cluster.folder, member)
                 watching.start()
@@ -146,6 +169,15 @@ def train_through(stages, security):
                         time.sleep(0.2)
                 assert np.abs(found - twin(begun(client, len(stages)), done)).max() < 1e-3, f"{member}, {where}"
         no_mask_served_two_values(cluster, len(stages))
+        if ahead:
+            # But for those stages that come before one is taken.
+            assert no_item_served_two_runs(cluster) >= len(stages) - 2
+
+
+@pytest.mark.slow
+def test_whoever_is_killed_while_there_is_stock():
+    """Nothing that was dealt for a state which never came to be is used, and what was for one that did, once."""
+    train_through(STAGES_AHEAD, "malicious", ahead=3)
 
 
 @pytest.mark.slow

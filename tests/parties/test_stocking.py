@@ -533,9 +533,9 @@ async def test_a_client_that_waits_for_its_turn_is_patient(strict, monkeypatch):
     stocker = strict.servers["dealer"].stocking.stocker
     deal = stocker._deal
 
-    async def slow(client, program):
+    async def slow(client, program, link):
         await asyncio.sleep(0.4)
-        return await deal(client, program)
+        return await deal(client, program, link)
 
     monkeypatch.setattr(stocker, "_deal", slow)
     async with strict.client() as clinic, strict.client("company") as company:

@@ -50,10 +50,13 @@ async def test_it_asks_waits_and_learns(site, network, capsys):
             str(network), "--learn", "company/data", "--batch", "8", "--steps", "2", "--epochs", "2", "--lr", "0.1",
             "--why", "a study", "--json",
         )  # fmt: skip
-        code, _ = await asyncio.gather(training.train(site.client(), options), decide())
-        assert code == 0
-        *made, last = map(json.loads, capsys.readouterr().out.splitlines())
-        assert [line["step"] for line in made] == [2, 4, 6]
+        ahead = argparse.Namespace(**{**vars(options), "ahead": 2})
+        code, _ = await asyncio.gather(training.train(site.client(), ahead), decide())
+        options.why = None
+        assert code == await training.train(site.client(), options) == 0
+        dealt, *made, last = map(json.loads, capsys.readouterr().out.splitlines())
+        assert dealt["in_stock"] == 2 and [line["step"] for line in made] == [2, 4, 6]
+        assert not site.servers["dealer"].stock.stock(), "and both are used"
         assert (last["name"], last["steps"]) == ("kinds", 6)
         await company.allow("clinic/kinds", "clinic")
     async with site.client() as clinic:
