@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import struct
@@ -42,6 +43,7 @@ def network_case(batch: int = 1, side: int = 28) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@functools.cache
 def inference() -> list[Record]:
     from benchmarks.models import derm
     from benchmarks.prediction import predicted
@@ -142,7 +144,8 @@ def operations() -> list[Record]:
     return [record("ops", case, figures)]
 
 
-ALL = [*inference(), *networks(), *growth(), *modes(), *peers(), *accuracy(), *operations()]
+def everything() -> list[Record]:
+    return [*inference(), *networks(), *growth(), *modes(), *peers(), *accuracy(), *operations()]
 
 
 def page(folder: Path, records: list[Record], *arguments: str) -> str:
@@ -156,7 +159,7 @@ def page(folder: Path, records: list[Record], *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("page")
-    return folder, page(folder, ALL)
+    return folder, page(folder, everything())
 
 
 def test_every_section_is_there_with_its_figures(whole: tuple[Path, str]) -> None:
@@ -216,7 +219,7 @@ def test_pictures_are_there_and_are_pictures(whole: tuple[Path, str]) -> None:
 @pytest.mark.slow
 def test_the_same_records_make_the_same_files(whole: tuple[Path, str], tmp_path: Path) -> None:
     folder, text = whole
-    assert page(tmp_path, ALL) == text
+    assert page(tmp_path, everything()) == text
     for path in (folder / "benchmarks").iterdir():
         assert path.read_bytes() == (tmp_path / "benchmarks" / path.name).read_bytes(), path.name
 

@@ -78,11 +78,19 @@ def serves_others(cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"rubbish", program()[:-7], program() + b"x", secrets.token_bytes(5000)], ids=range(5)
+    "made",
+    [
+        lambda: b"",
+        lambda: b"rubbish",
+        lambda: program()[:-7],
+        lambda: program() + b"x",
+        lambda: secrets.token_bytes(5000),
+    ],
+    ids=range(5),
 )
-async def test_what_is_no_program(clusters, data):
+async def test_what_is_no_program(clusters, made):
     async with Rude(clusters(2)) as rude:
-        rude.send(Prepare(run=rude.run), [data])
+        rude.send(Prepare(run=rude.run), [made()])
         assert isinstance(await rude.failure(), ProgramError)
     serves_others(clusters(2))
 

@@ -54,8 +54,8 @@ def sums(steps):
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("security", Security)
 @pytest.mark.parametrize("written", [products, comparisons, sums])
+@pytest.mark.parametrize("security", Security)
 def test_a_program_of_many_small_nodes_takes_no_more_than_is_charged(written, security):
     compiling.warm_up()
     data = plan(graph_of([written(150)]), Objective(security=security)).encode()

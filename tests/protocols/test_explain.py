@@ -38,35 +38,36 @@ x = secret()
 y = secret(slot=THEIRS)
 ONE_HOT = np.eye(4)[[2]]
 
-CASES: dict[str, tuple[SecretTensor, Form, int, int]] = {
-    "a copy": (x * 1.0, Form.LINEAR, 12, 12),
-    "rows of it": (x[1:3], Form.COPY, 6, 6),
-    "upside down": (-x.T, Form.COPY, 12, 12),
-    "a row, by a product": (ONE_HOT @ x, Form.LINEAR, 3, 3),
-    "half of it": (x * 0.5, Form.LINEAR, 0, 12),
-    "a sum": (x.sum(axis=0), Form.LINEAR, 0, 3),
-    "the sum of all": (x.sum(), Form.LINEAR, 0, 1),
-    "truncated": ((x * 0.3).truncate(12), Form.LINEAR, 0, 12),
-    "with what another has": (x.T @ y, Form.LINEAR, 0, 9),
-    "hidden by a square": ((x + 1.0) * (x + 1.0) - x * x, Form.MIXED, 0, 12),
-    "a copy, hidden": (x * x + x - x * x, Form.MIXED, 12, 12),
-    "a copy beside a square": (concatenate([x * x, x * 1.0], axis=0), Form.BENT, 12, 12),
-    "a square": (x * x, Form.BENT, 0, 0),
-    "a curve of each": (x.sigmoid(), Form.BENT, 0, 0),
-    "a curve of a linear one": ((x @ np.ones(3)).within(-8, 8).sigmoid(), Form.BENT, 0, 0),
-    "a norm": ((x * x).sum(), Form.MIXED, 0, 0),
-    "a matrix of products": (x.T @ x, Form.MIXED, 0, 0),
-    "a sign": (x > 0.5, Form.BENT, 0, 0),
-    "the positive part": (x.relu(), Form.BENT, 12, 12),
-    "of two": (np.where(x > y, x, y), Form.MIXED, 12, 12),
-    "another's alone": (y * 1.0, Form.NOTHING, 0, 0),
-    "a line as a polynomial": (x.polynomial([0.5, 0.25, 0.0]), Form.LINEAR, 0, 12),
+CASES: dict[str, tuple[Callable[[], SecretTensor], Form, int, int]] = {
+    "a copy": (lambda: x * 1.0, Form.LINEAR, 12, 12),
+    "rows of it": (lambda: x[1:3], Form.COPY, 6, 6),
+    "upside down": (lambda: -x.T, Form.COPY, 12, 12),
+    "a row, by a product": (lambda: ONE_HOT @ x, Form.LINEAR, 3, 3),
+    "half of it": (lambda: x * 0.5, Form.LINEAR, 0, 12),
+    "a sum": (lambda: x.sum(axis=0), Form.LINEAR, 0, 3),
+    "the sum of all": (lambda: x.sum(), Form.LINEAR, 0, 1),
+    "truncated": (lambda: (x * 0.3).truncate(12), Form.LINEAR, 0, 12),
+    "with what another has": (lambda: x.T @ y, Form.LINEAR, 0, 9),
+    "hidden by a square": (lambda: (x + 1.0) * (x + 1.0) - x * x, Form.MIXED, 0, 12),
+    "a copy, hidden": (lambda: x * x + x - x * x, Form.MIXED, 12, 12),
+    "a copy beside a square": (lambda: concatenate([x * x, x * 1.0], axis=0), Form.BENT, 12, 12),
+    "a square": (lambda: x * x, Form.BENT, 0, 0),
+    "a curve of each": (lambda: x.sigmoid(), Form.BENT, 0, 0),
+    "a curve of a linear one": (lambda: (x @ np.ones(3)).within(-8, 8).sigmoid(), Form.BENT, 0, 0),
+    "a norm": (lambda: (x * x).sum(), Form.MIXED, 0, 0),
+    "a matrix of products": (lambda: x.T @ x, Form.MIXED, 0, 0),
+    "a sign": (lambda: x > 0.5, Form.BENT, 0, 0),
+    "the positive part": (lambda: x.relu(), Form.BENT, 12, 12),
+    "of two": (lambda: np.where(x > y, x, y), Form.MIXED, 12, 12),
+    "another's alone": (lambda: y * 1.0, Form.NOTHING, 0, 0),
+    "a line as a polynomial": (lambda: x.polynomial([0.5, 0.25, 0.0]), Form.LINEAR, 0, 12),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_told(name: str) -> None:
-    result, form, copied, linear = CASES[name]
+    build, form, copied, linear = CASES[name]
+    result = build()
     (found,) = told(result)
     assert replace(found, nearly=0) == explain.Telling(form, result.size, copied, linear, 0, tried=True)
 
@@ -74,7 +75,7 @@ def test_what_is_told(name: str) -> None:
 def test_what_is_too_large_to_be_tried_is_judged_by_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "MOST_TRIED", 0)
     for name, count in (("rows of it", 6), ("a sum", 3), ("a square", 0), ("a copy beside a square", 0)):
-        (found,) = told(CASES[name][0])
+        (found,) = told(CASES[name][0]())
         assert (found.linear, found.tried) == (count, False)
 
 
@@ -256,14 +257,14 @@ def test_what_is_drawn_is_nobodys() -> None:
     assert (noisy.linear, alone.linear) == (1, 0)
 
 
-DECLARED: dict[str, SecretTensor] = {
-    "the largest": x.max(axis=0),
-    "in order": np.sort(x, axis=0),
-    "of one": x.softmax(),
-    "normalised": (abs(x) + 1.0).log() + (abs(x) + 1.0) ** -0.5,
-    "a fit": x.apply(fit_fourier(np.tanh, -4, 4, 8)).relu(),
-    "cut": (x * x * 0.3).sigmoid().clip(0.1, 0.6),
-    "assumed": (x @ np.full(3, 9.0)).assumed(-1, 1).sigmoid().relu() * 3,
+DECLARED: dict[str, Callable[[], SecretTensor]] = {
+    "the largest": lambda: x.max(axis=0),
+    "in order": lambda: np.sort(x, axis=0),
+    "of one": lambda: x.softmax(),
+    "normalised": lambda: (abs(x) + 1.0).log() + (abs(x) + 1.0) ** -0.5,
+    "a fit": lambda: x.apply(fit_fourier(np.tanh, -4, 4, 8)).relu(),
+    "cut": lambda: (x * x * 0.3).sigmoid().clip(0.1, 0.6),
+    "assumed": lambda: (x @ np.full(3, 9.0)).assumed(-1, 1).sigmoid().relu() * 3,
 }
 
 
@@ -271,7 +272,7 @@ DECLARED: dict[str, SecretTensor] = {
 def test_what_the_planner_declares_is_so(name: str) -> None:
     """Where what is assumed holds; elsewhere nobody has a result."""
     of = DECLARED[name] if name in DECLARED else CASES[name][0]
-    assert Examined(plan(graph_of([of]), checked=True)).astray() == 0
+    assert Examined(plan(graph_of([of()]), checked=True)).astray() == 0
 
 
 def test_ranges_that_are_declared_and_left_are_seen() -> None:
