@@ -2,7 +2,8 @@
 
 Both are evaluated on the samples and on perturbed copies of them.  What was read is compared with the true functions in
 place of approximations, where nothing but rounding may be between the two; then with the approximations, where the
-tolerance counts; and at last one input is computed as parties compute it, in fixed-point numbers.
+tolerance counts; and at last a few inputs, or one that takes long, are computed as parties compute them, in fixed-point
+numbers: those of the largest results.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ from protocols.lowering.precision import LOST
 
 SMALLER = (1, 2, 3)
 """Of inputs in a batch: a network that counts them may be another one for few."""
+
+TOGETHER, FEW_PRODUCTS = 8, 1 << 22
+"""Inputs that are computed in the parties' numbers, and so many products of theirs, if not of a single one."""
+
+LIKELY = 4.0
+"""What a few inputs lose, so many times as much may others: beyond the tolerance, and that is warned of."""
 
 _FITTING = "give samples that it is for, normalised, or put a reshape or a BatchNorm before it"
 _SCALED = (
@@ -170,7 +177,7 @@ class _Comparison:
                 return attempt
             said = msgspec.structs.replace(attempt.interface, compared=True)
             return Model(attempt.architecture, attempt.weights, said)
-        raise failed if isinstance(failed, RangeError) else self._lost(attempt, samples, failed.off)
+        raise failed if isinstance(failed, RangeError) else self._lost(attempt, samples, wanted[0], failed.off)
 
     def _check_alone(self, x: Array, want: Array, same: float, sizes: Sequence[int]) -> None:
         """That results are the same in batches of other sizes, where it takes them: models are predicted with any."""
@@ -189,8 +196,8 @@ class _Comparison:
                 raise DiffersFromSource(str(Blocker(where, reason, remedy, self._source.line)))
 
     def _check_fixed_point(self, model: Model, samples: Array, want: Array) -> bool:
-        """In the parties' numbers, for one input; whether it is small enough for that.  Raises _OffError."""
-        x = samples[:1]
+        """In the parties' numbers, for a few inputs; whether it is small enough for that.  Raises _OffError."""
+        x, want = self._largest(model, samples, want)
         large = products(model, x) > MOST_PRODUCTS
         low, high = self._bounds(model, samples)
         try:
@@ -200,16 +207,24 @@ class _Comparison:
             results = fixed_point_results(model, x, low, high)
         except RangeError as error:
             raise self.placed(model, error, _BOUNDED) from None
-        off = _difference(results.values, want[:1])
+        off = _difference(results.values, want)
         if not off <= self._tolerance * self._scale:
             raise _OffError(off)
-        if off > LOST * results.magnitude:
+        much = off > LOST * results.magnitude
+        if much or off > self._tolerance / LIKELY * self._scale:
+            than = "a thousandth of what they can be" if much else f"1/{LIKELY:g} of that, which others may exceed"
             warnings.warn(
-                f"in fixed-point numbers, {self._results(off)}, more than a thousandth of what they can be: {_SCALED}",
+                f"in fixed-point numbers, {self._results(off)}, more than {than}: {_SCALED}",
                 PrecisionWarning,
                 stacklevel=6,
             )
         return True
+
+    def _largest(self, model: Model, samples: Array, want: Array) -> tuple[Array, Array]:
+        """The samples of the largest results, as many as are soon computed, and those: of small ones, less is lost."""
+        count = max(1, min(TOGETHER, FEW_PRODUCTS // max(1, products(model, samples[:1]))))
+        order = np.argsort(-np.abs(want.reshape(len(want), -1)).max(1, initial=0.0), kind="stable")[:count]
+        return samples[order], want[order]
 
     def _bounds(self, model: Model, samples: Array) -> tuple[float, float]:
         """Of inputs.  Raises RangeError for samples that are none."""
@@ -224,9 +239,9 @@ class _Comparison:
             low, high = said
         return (low, high) if low < high else (low - 1.0, high + 1.0)
 
-    def _lost(self, model: Model, samples: Array, off: float) -> DiffersFromSource:
+    def _lost(self, model: Model, samples: Array, want: Array, off: float) -> DiffersFromSource:
         """What is wrong, with the first layer that loses it in the parties' numbers."""
-        x, (low, high) = samples[:1], self._bounds(model, samples)
+        (x, _), (low, high) = self._largest(model, samples, want), self._bounds(model, samples)
         name, layer, by = "", "", ""
         for number, (step, value) in enumerate(zip(model.architecture.steps, model.values(x)[1:], strict=True)):
             reach = float(np.abs(value).max(initial=0.0))

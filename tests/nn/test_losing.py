@@ -95,6 +95,30 @@ def test_what_was_measured_to_be_much_is_warned_of(monkeypatch: pytest.MonkeyPat
     assert [each.filename for each in said] == [__file__]
 
 
+class Power(tn.Module):
+    def __init__(self, exponent: int) -> None:
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x**self.exponent
+
+
+def test_most_is_lost_of_the_largest_results_which_need_not_be_the_first() -> None:
+    """Powers of powers of small values: of the first sample nothing is left, which is little of the largest result."""
+    net = tn.Sequential(Power(3), Power(2), tn.Tanh())
+    x = np.random.default_rng(0).uniform(-0.3, 0.3, (8, 3))
+    with pytest.raises(ts.DiffersFromSource, match="the first to differ in fixed-point numbers"):
+        from_torch(net, np.concatenate([x / 4, x]))
+
+
+def test_what_others_may_lose_beyond_the_tolerance_is_warned_of() -> None:
+    """Of what tanh can be, 3e-5 is nothing, and it is a good part of what it is here."""
+    net, x = tn.Sequential(Power(2), tn.Tanh()), np.random.default_rng(0).uniform(-0.1, 0.1, (64, 3))
+    with pytest.warns(ts.PrecisionWarning, match="more than 1/4 of that, which others may exceed"):
+        from_torch(net, x)
+
+
 def test_who_puts_one_together_is_warned() -> None:
     model, x = network(14)
     assert lost(model, x)[1]
