@@ -5,16 +5,22 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from mpc import schedule
 from mpc.errors import MaterialError, ProgramError, ProtocolViolation, ServerBusy, UsageError
+from mpc.rings.prg import Seed, fresh_seed
+from mpc.security import Security
 from nn import CrossEntropyLoss
 from nn.schedules import StepLR
+from parties import Settings
 from parties.messages.runs import Opening
 from parties.messages.stock import Stock, Stocked, StockItem
 from parties.servers.dealt_ahead import Next
 from parties.stock.items import State
 
+from .conftest import opened
 from .test_jobs import NET, OPTIONS, SGD, SOFT, data_set
 from .test_training import rows, twin
+from .workforces import on_workers
 
 SERVERS = ("dealer", "party0", "party1")
 
@@ -78,12 +84,15 @@ async def test_a_training_uses_what_was_dealt_before_it_began(strict):
 
 
 async def test_each_run_is_dealt_for_while_the_one_before_is_online(site, monkeypatch):
-    """All but the first; from other states, or of a job that has ended, nothing is left."""
+    """All but the first; for another state it is not taken, and of a job that has ended nothing is left."""
     taken, take = [], Next.take
 
     def looked_at(self, link):
-        taken.append(take(self, link) is not None)
-        return take(self, link) if taken[-1] else None
+        beyond = Next(self.link.after([Seed(fresh_seed()), Seed(fresh_seed())]), self.charge, self.made)
+        assert take(beyond, link) is None, "it is for another state"
+        made = take(self, link)
+        taken.append(made is not None)
+        return made
 
     monkeypatch.setattr(Next, "take", looked_at)
     async with site.client() as clinic:
@@ -213,3 +222,21 @@ async def test_an_order_ends_when_the_training_has_gone_on_otherwise(site):
         with pytest.raises(MaterialError, match="gone on otherwise"):
             await clinic.stock(training, 3)
         await site.until(lambda: counts(site) == [0, 0, 0])
+
+
+@pytest.mark.slow
+async def test_in_pieces_and_by_a_dealer_with_workers(tmp_path, monkeypatch):
+    """What no version has the masks of yet is dealt by the head; large items come piece by piece."""
+    monkeypatch.setattr(schedule, "PART", 400)
+    monkeypatch.setattr(schedule, "AHEAD", 1200)
+    settings = Settings(threads=1, peer_timeout=5, round_timeout=20, security=Security.MALICIOUS)
+    async with opened(tmp_path, Security.MALICIOUS, settings=settings) as site:
+        await on_workers(site, "dealer", count=1)
+        async with site.client() as clinic:
+            training = await owned(clinic, 3)
+            bound = clinic._slots.bind(*clinic._written(training.kept), "net")
+            assert len(bound.program.schedule(Security.MALICIOUS).parts) > 2
+            await clinic.stock(training, 2)
+            made = [each.report.from_stock async for each in (await clinic.submit(training)).follow()]
+            assert made == [True, True, False] and once(site) == 2
+            await as_in_the_clear(clinic, training)
