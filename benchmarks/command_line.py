@@ -59,7 +59,7 @@ def command(subparsers: Any) -> None:
 
 def _add_all(benches: Any) -> None:
     parser = benches.add_parser("all", help="all of these, into one file: about an hour on a small machine")
-    parser.add_argument("--quick", action="store_true", help="smaller and fewer ones: about five minutes")
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer ones: about six minutes")
     add_record_arguments(parser)
     parser.set_defaults(run=_all, out=Path("tessera-bench.jsonl"))
 

@@ -29,7 +29,7 @@ QUICK: tuple[tuple[str, ...], ...] = (
     ("workers", "--workers", "1", "4", "--rounds", "3"),
     ("peers", "--cases", "cnn-28", "--repeat", "5"),
 )
-"""Names and arguments of benchmarks: about five minutes."""
+"""Names and arguments of benchmarks: about six minutes."""
 
 ROUND_TRIPS = ("1", "2", "5", "10", "20", "40", "80")
 """In ms."""

@@ -18,12 +18,13 @@ from benchmarks.page.parts import Maker, Measurements, Section, markdown
 from benchmarks.page.peers import beside_peers
 from benchmarks.page.plots import Pictures
 from benchmarks.page.security import by_security
+from benchmarks.page.workers import by_workers
 from benchmarks.records import read
 from benchmarks.report import print_json
 from mpc.errors import UsageError, unwritable
 
 SECTIONS: tuple[Maker, ...] = (
-    by_layer, by_network, by_size, by_batch, by_security, beside_peers, by_fraction_bits, operations,
+    by_layer, by_network, by_size, by_batch, by_workers, by_security, beside_peers, by_fraction_bits, operations,
 )  # fmt: skip
 
 TITLE = "# What Tessera costs"
