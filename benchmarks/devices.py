@@ -27,7 +27,7 @@ from mpc.objective import ANY, TRAFFIC, Objective
 from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings import Buffer, Rings, bits_of, field_of, known_rings
-from mpc.rings.devices import memory_on, rings_on
+from mpc.rings.devices import memory_errors, memory_on, rings_on
 from mpc.rings.digits import entries
 from mpc.rings.prg import Seed
 from mpc.security import Security
@@ -67,7 +67,14 @@ SELECTIONS = {
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare, measure and print; the exit code.  Raises NotAsPromised where a bit is not what it is to be."""
+    """Compare, measure and print; the exit code.  Raises NotAsPromised where a bit is not what it is to be,
+    MemoryError where the device has not enough.
+    """
+    with memory_errors():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     recorder = Recorder.of(options)
     rings, chosen = rings_on(options.device), subject(options)
     programs = _programs()

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import devices, field_kernels, links, operations, relu_kernels
 from benchmarks.records import read, write
-from mpc.errors import NotAsPromised
+from mpc.errors import NotAsPromised, TooLarge
 from mpc.rings.on_torch import words
 from mpc.security import Security
 from nn.derm import samples
@@ -243,6 +244,14 @@ def test_what_a_device_computes_is_compared(
     assert main(["bench", *SMALL_GPU, "--json"]) == NotAsPromised.exit_code
     failed = json.loads(capsys.readouterr().out)
     assert (failed["error"], "multiply" in failed["message"]) == ("NotAsPromised", True)
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(devices, "_arithmetic", full)
+    monkeypatch.setattr(words, "product", product)
+    assert main(["bench", *SMALL_GPU, "--json"]) == TooLarge.exit_code
+    assert json.loads(capsys.readouterr().out)["error"] == "TooLarge"
 
 
 def test_kernels(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,12 @@ def test_a_card_that_torch_cannot_compute_on(monkeypatch: pytest.MonkeyPatch, sa
     assert str(raised.value) == f"torch {torch.__version__} cannot compute on 'cpu' here: {first}"
 
 
+@pytest.mark.parametrize("name", ["meta", "mps", "CUDA", "cuda:-1", "", "card"])
+def test_what_is_no_card(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name!r} is neither a card of CUDA's nor the processor"):
+        rings_on(name)
+
+
 def test_the_version_is_what_the_extra_asks_for() -> None:
     assert torch.__version__.startswith(f"{device.VERSION}.")
     assert FIELD in rings_on("cpu")

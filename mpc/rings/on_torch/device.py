@@ -43,6 +43,12 @@ def _usable(device: str) -> torch.device:
         )
     try:
         found = torch.device(device)
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cuda", "cpu"):
+        # Of others it is not known how what is left in their memory is overwritten.
+        raise ConfigurationError(f"{device!r} is neither a card of CUDA's nor the processor: nothing else is used")
+    try:
         square = torch.ones(2, 2, dtype=torch.float64, device=found)
         (square @ square).cpu()
         # Its kernels are compiled at first use: better now than in the midst of a run.
@@ -50,7 +56,4 @@ def _usable(device: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         said = str(error).partition("\n")[0]
         raise ConfigurationError(f"torch {torch.__version__} cannot compute on {device!r} here: {said}") from None
-    if found.type not in ("cuda", "cpu"):
-        # Of others it is not known how what is left in their memory is overwritten.
-        raise ConfigurationError(f"{device!r} is neither a card of CUDA's nor the processor: nothing else is used")
     return found
