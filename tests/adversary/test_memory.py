@@ -110,7 +110,7 @@ def campaign(cases: list[Case], seeds: range) -> dict[str, Counter[str]]:
     return found
 
 
-@pytest.mark.parametrize("count", [SCHEDULES // 8, pytest.param(SCHEDULES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [SCHEDULES // 4, pytest.param(SCHEDULES, marks=pytest.mark.slow)])
 def test_schedules(cases: list[Case], count: int) -> None:
     found = campaign(cases, range(count))
     assert sum(sum(counts.values()) for counts in found.values()) == count
