@@ -214,6 +214,8 @@ async def test_failed_checks_and_evidence(strict: Any) -> None:
         with pytest.raises(MacCheckError):
             await clinic.reveal(program(clinic))
         await strict.until(lambda: all(evidence(strict, name) for name in SERVERS))
+        # Which the dealer hears from the parties, each in its time.
+        await strict.until(lambda: facts_of(strict, "dealer", facts.CheckFailed))
         await written(strict)
     for name in PARTIES:
         (piece,) = facts_of(strict, name, facts.Evidence)
