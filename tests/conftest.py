@@ -405,6 +405,14 @@ def _bound(node: Node, types: tuple[TensorType, ...], errors: list[float]) -> fl
     return max(errors, default=0.0) + own
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Weights that torch draws are the same in each run, and whatever has run before: torch begins with any seed."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _log_of_a_command_ends_with_it() -> Iterator[None]:
     """A server's command that a test has called here logs to an stderr that is closed by then."""

@@ -214,7 +214,7 @@ def cluster() -> Iterator[LocalCluster]:
 async def test_a_stuck_run_is_seen(cluster: LocalCluster) -> None:
     async with AsyncClient(cluster.cluster, cluster.client_key("company")) as client:
         run = await client.prepare(client.share([0.5], low=-1, high=1) ** 2)
-        stuck = await settled(cluster, cluster.client_key("operator"), 1.0)
+        stuck = await settled(cluster, cluster.client_key("operator"), 2.0)
         assert stuck == [f"{n}: 1 runs in progress with nobody left who asked for them" for n in ("party0", "party1")]
         await client.release(run)
     assert await settled(cluster, cluster.client_key("operator"), 10.0) == []
