@@ -48,8 +48,8 @@ ERRORS = {
 WARNINGS = {"PictureWarning", "PrecisionWarning", "RangeWarning"}
 
 AMONG_SERVERS = {
-    "AheadOfOthers", "AuditFailed", "BrokenCommitment", "Busy", "NoSpace", "OldStock", "OtherTranscript",
-    "OversizedProgram", "OutOfRange", "SpentItem", "UnreducedOpening", "VaultError",
+    "AheadOfOthers", "AuditFailed", "BrokenChain", "BrokenCommitment", "Busy", "DealingLost", "NoSpace", "OldStock",
+    "OtherTranscript", "OversizedProgram", "OutOfRange", "SpentItem", "UnreducedOpening", "VaultError",
     "WorkerGone",
 }  # fmt: skip
 """Raised and caught within a server, the planner or ``tessera check``; who asked is told a kind of ``mpc.errors``."""
