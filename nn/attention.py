@@ -43,18 +43,22 @@ class ScaledDotProductAttention(Layer, frozen=True):
             if (len(shape) < max(ndim, 3)) if own else (len(shape) == ndim and shape[0] != 1):
                 raise mixing(self, shapes)
 
-    def _scores(self, q: Any, k: Any) -> tuple[Any, Array | None]:
-        """Of queries with keys, and which keys each query sees, None for all; raises ShapeError."""
+    def _scores(self, q: Any, k: Any, *, relative: bool = False) -> tuple[Any, Array | None]:
+        """Of queries with keys, less those with the first key if ``relative``, and which keys each query sees, None for
+        all: the first one in any case.  Raises ShapeError."""
         if q.ndim < 2 or k.ndim < 2 or q.shape[-1] != k.shape[-1]:
             raise ShapeError(f"attention of queries of shape {q.shape} to keys of shape {k.shape}")
+        k = k - k[..., :1, :] if relative else k
         scores = (q @ k.swapaxes(-1, -2)) * (1.0 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale)
         # The product has refused what is too large.
         return scores, np.tri(q.shape[-2], k.shape[-2]) if self.is_causal else None
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         q, k, v = inputs
-        scores, seen = self._scores(q, k)
-        y: SecretTensor = scores.softmax(-1, where=seen, reach=self.reach) @ v
+        near = self.reach is not None
+        # What is less the same number everywhere has the same softmax.
+        scores, seen = self._scores(q, k, relative=near)
+        y: SecretTensor = scores.softmax(-1, where=seen, reach=self.reach, relative=near) @ v
         return y
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:

@@ -6,7 +6,9 @@ Rounds: those of the maximum, one of exp, and one of 1 / x or log, more where mo
 
 Of values that are assumed to be near to their mean, that is taken off, which is free, and no maximum is looked for: in
 attention to 128 tokens, 4 rounds are left of 25, and half of what is opened and dealt.  By Jensen's inequality the sum
-of so many exponentials is no less than as many of their mean's, so 1 / x has a short interval here, too.
+of so many exponentials is no less than as many of their mean's, so 1 / x has a short interval here, too.  Where values
+are relative to one of them they are assumed to be small first, of what is opened: then the field has room for the mean
+of what is masked, with all its digits, and that takes no round of its own.
 """
 
 from __future__ import annotations
@@ -61,18 +63,27 @@ class Softmax(Counting):
 
     __slots__ = ()
 
-    def softmax(self, axis: Axis = -1, where: npt.ArrayLike | None = None, *, reach: float | None = None) -> Self:
+    def softmax(
+        self,
+        axis: Axis = -1,
+        where: npt.ArrayLike | None = None,
+        *,
+        reach: float | None = None,
+        relative: bool = False,
+    ) -> Self:
         """exp(x) over its sum along some axes; off by about 1e-5 at most.
 
         ``where``: public 0 and 1, which broadcast to x: what is 0 has no part.  ``reach``, up to 8: x is taken to be
-        no further from its mean, as by ``assumed``, with fewer rounds; off by 1e-4 then.
+        no further from its mean, as by ``assumed``, with fewer rounds; off by 1e-4 then.  ``relative``, with it: of x
+        what has a part is less one of its values, so it is taken to be no further than twice that from 0: two rounds
+        less, since a mean of values that are known to be small is exact.
         """
         seen = None if where is None else numbers(where)
         if reach is None:
             found = _exponentials(self, axis, seen)
             parts: Any = (found.values * normalised(found.total, "reciprocal")).within(-UNIT, 1.0 + UNIT)
         else:
-            parts, found = _about_mean(self, axis, seen, real(reach, "reach"))
+            parts, found = _about_mean(self, axis, seen, real(reach, "reach"), relative=relative)
         return parts._joined(m.Called("softmax", found.axes), parts, self)  # type: ignore[no-any-return]
 
     def log_softmax(self, axis: Axis = -1) -> Self:
@@ -152,28 +163,46 @@ def _exponentials(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None = No
     return Exponentials(values, total, below, largest, axes)
 
 
-def _about_mean(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None, reach: float) -> tuple[Any, Exponentials]:
+def _about_mean(
+    x: Any, axis: Axis, where: npt.NDArray[np.float64] | None, reach: float, *, relative: bool
+) -> tuple[Any, Exponentials]:
     """The softmax of values that are assumed to be no further than ``reach`` from the mean of those that have a part;
     and what it is made of.  Raises UnsupportedError."""
     if not 0 < reach <= FURTHEST:
         raise UnsupportedError(f"values may be up to {FURTHEST:g} from their mean, not {reach:g}")
     axes = reduced_axes(axis, x.ndim)
     where = None if where is None else _checked(where, x.shape, axes)
+    given = x
     shown = x if where is None else x * where
+    if relative:
+        # Both are watched: beyond twice the reach a mean might wrap, and be taken for a small one.
+        x = shown = shown.assumed(-2 * reach, 2 * reach)
     counts = np.full((1,) * x.ndim, float(math.prod(x.shape[i] for i in axes)))
     counts = counts if where is None else where.sum(axes, keepdims=True)
-    # So that what is taken for the mean is hardly off it, whatever values are.
-    bits = math.frexp(float(counts.max()) * max(x.type.magnitude, 1.0) / OFF)[1]
-    shares = np.ldexp(np.round(np.ldexp(1.0, bits) / counts), -bits)
-    off = float(np.abs(shares * counts - 1.0).max()) * x.type.magnitude + UNIT
-    near = x - shown.sum(axes, keepdims=True) * shares
-    near = (near if where is None else near * where).assumed(-reach, reach)
-    near = near._new(m.Known(-reach, reach, as_it_is=True))
-    # Sums are of so many on average, and as much less as lets them begin where the interval of the fit of 1 / x does.
     number = float(counts.max())
     # What makes up for sums of fewer, up to a half: exact.
     factor = np.exp2(np.floor(np.log2(number / counts)))
-    fewest, same = float((counts * factor).min()), bool((factor == 1.0).all())
+    same = bool((factor == 1.0).all())
+    sums = shown.sum(axes, keepdims=True)
+    if relative and not same:
+        # Now all are of about as many, so that what makes a mean of them has as many digits of the field as they need.
+        most = number * x.type.magnitude
+        sums, parts_of = (sums * factor)._new(m.Known(-most, most, as_it_is=True)), counts * factor
+    else:
+        parts_of = counts
+    # So that what is taken for the mean is hardly off it, whatever values are.
+    bits = math.frexp(number * max(x.type.magnitude, 1.0) / OFF)[1]
+    shares = np.ldexp(np.round(np.ldexp(1.0, bits) / parts_of), -bits)
+    off = float(np.abs(shares * parts_of - 1.0).max()) * x.type.magnitude + UNIT
+    mean = sums * shares
+    if relative:
+        most = x.type.magnitude + off
+        mean = mean._new(m.Known(-most, most, as_it_is=True))
+    near = x - mean
+    near = (near if where is None else near * where).assumed(-reach, reach)
+    near = near._new(m.Known(-reach, reach, as_it_is=True))
+    # Sums are of so many on average, and as much less as lets them begin where the interval of the fit of 1 / x does.
+    fewest = float((counts * factor).min())
     low, high = (number * math.exp(end - reach) for end in (-off, off + math.log(math.cosh(reach))))
     low, high = low * (1 - OFF) * fewest / number, high * (1 + OFF)
     base, _ = thresholds_of(low, high)
@@ -191,7 +220,7 @@ def _about_mean(x: Any, axis: Axis, where: npt.NDArray[np.float64] | None, reach
     parts = values * (inverse if same else inverse * factor)
     parts = parts._new(m.Known(-own, 1.0 + own, as_it_is=True))
     # No part is off by more than half of what all values are off by.
-    parts = parts._joined(m.Like(((0.5, 0.5),), own, own / 4), parts, x)
+    parts = parts._joined(m.Like(((0.5, 0.5),), own, own / 4), parts, given)
     return type(x)(parts.node, x.label, x.precision), Exponentials(values, total, below, 0.0, axes)
 
 

@@ -11,8 +11,10 @@ import torch
 from torch import nn as tn
 
 from mpc.errors import ShapeError, UnsupportedError
+from mpc.rings import field
 from mpc.security import Security
 from nn import LogSoftmax, Softmax, from_torch
+from protocols.readings.memory import run_in_memory
 from tests.protocols.test_comparison import computed
 
 
@@ -62,25 +64,44 @@ def test_the_batch_is_not_mixed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reach", "count", "causal"), [(0.5, 7, False), (3.0, 16, True), (8.0, 40, False), (8.0, 24, True)]
-)
-def test_about_the_mean_it_takes_no_maximum(secure: Any, reach: float, count: int, causal: bool) -> None:
-    """And errs by no more than it says, at the ends of what is assumed as well."""
+    ("reach", "count", "causal", "relative"),
+    [
+        (0.5, 7, False, False), (3.0, 16, True, False), (8.0, 40, False, False), (8.0, 24, True, False),
+        (3.0, 21, True, True), (8.0, 13, False, True),
+    ],
+)  # fmt: skip
+def test_about_the_mean_it_takes_no_maximum(
+    secure: Any, reach: float, count: int, causal: bool, relative: bool
+) -> None:
+    """And errs by no more than it says, at the ends of what is assumed as well; beyond there is no answer."""
     seen = np.tri(count) if causal else np.ones((count, count))
     rng = np.random.default_rng(count)
     real = rng.uniform(-0.4, 0.4, (count, count)) * reach + rng.uniform(-9, 9, (count, 1))
     real[-1, 0] += 0.35 * reach
+    real -= real[:, :1] * relative
     raw = np.rint(real * 2**16).astype(np.int64)
     x = secure.secret((count, count), -64.0, 64.0, 16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        y = x.softmax(where=seen, reach=reach)
+        y = x.softmax(where=seen, reach=reach, relative=relative)
     assert y.error.usual <= y.error.absolute <= 1e-3
     assert secure.program(y).rounds < secure.program(x.softmax(where=seen)).rounds
     found, bit = computed(secure.program(y), raw, parties=2, security=Security.SEMI_HONEST)
     assert not np.any(bit)
     wanted = torch.tensor(np.where(seen > 0, raw / 2**16, -np.inf)).softmax(1).numpy()
     assert np.abs(found - wanted).max() <= min(5e-4, y.error.absolute)
+    if relative:
+        raw[-1, 1:] += int(3 * reach * 2**16)
+        run = run_in_memory(secure.program(y), [field.from_signed(raw)], parties=2, security=Security.SEMI_HONEST)
+        assert np.array_equal(run.outputs[1].ravel() != 0, np.arange(count) == count - 1)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_of_what_is_relative_to_one_a_mean_takes_no_round(secure: Any, causal: bool) -> None:
+    """However large the worst case is, by which the field has no room for a sum."""
+    x, seen = secure.secret((64, 64), -(2.0**21), 2.0**21, 37), np.tri(64) if causal else None
+    rounds = [secure.program(x.softmax(where=seen, reach=3.25, relative=small)).rounds for small in (False, True)]
+    assert rounds[1] == rounds[0] - 2
 
 
 def test_how_far_from_the_mean_is_a_number(secure: Any) -> None:
