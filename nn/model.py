@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,14 +21,15 @@ from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.security import Security
 from mpc.tensor_type import Shape
+from nn.activations import Approximated
 from nn.architecture import Architecture, Sequential, decode_json
 from nn.folding import folded
 from nn.interface import NOTHING_SAID, Interface, as_read
-from nn.layer import Array, WeightArray
+from nn.layer import Array, Layer, WeightArray
 from nn.layers import Conv2d, Linear
 from nn.lookups import Embedding
 from nn.saved import OnDisk, Saved, load, save
-from nn.stored import Encoded, StoredType
+from nn.stored import Encoded, StoredType, bits_for_depth
 from protocols.lowering.plan import plan
 from protocols.operations import product as operations
 from protocols.operations.product import Product
@@ -252,9 +253,11 @@ class Model:
     @functools.cached_property
     def description(self) -> Description:
         """What others may know: everything but the weights.  Fits that had to be found are in it."""
+        layers = self.architecture.layers
+        more = _more_bits(layers.values())
         types = {
-            name: StoredType.of(array, name)
-            for layer in self.architecture.layers
+            name: StoredType.of(array, name, more)
+            for layer in layers
             for name, array in self.architecture.tensors_of(layer, self.weights).items()
         }
         return Description(self.architecture.settled, types, self.interface)
@@ -294,6 +297,17 @@ class Model:
 
     def __repr__(self) -> str:
         return repr(self.architecture).replace("Architecture(", "Model(", 1)
+
+
+def _more_bits(layers: Collection[Layer]) -> int:
+    """Of weights, for how deep the network is.
+
+    The angle of a series has no room for more, nor have grouped convolutions, which lose less: they add up few
+    products, of larger weights.
+    """
+    linear = [layer for layer in layers if isinstance(layer, Conv2d | Linear)]
+    grouped = any(isinstance(layer, Conv2d) and layer.groups > 1 for layer in linear)
+    return 0 if grouped or any(isinstance(layer, Approximated) for layer in layers) else bits_for_depth(len(linear))
 
 
 def _architecture(layers: object) -> Architecture:

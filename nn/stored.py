@@ -40,6 +40,10 @@ MOST_EXTRA_BITS = 10
 """A layer whose outputs' weights add up to less than 1 gets this many more than ``WEIGHT_BITS`` at most."""
 
 
+DEEP = 16
+"""Layers that are products with weights, from which on these have more digits: what they are rounded by adds up."""
+
+
 PART = 1 << 20
 """Elements of a large tensor that are looked at together."""
 
@@ -57,14 +61,17 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         TensorType(self.shape, self.fraction_bits, self.low, self.high, Form.MASKED, self.gain).check()
 
     @classmethod
-    def of(cls, array: WeightArray, name: str) -> StoredType:
-        """The type ``array`` is stored with.  Raises EncodingError, naming the tensor, if it cannot be encoded."""
+    def of(cls, array: WeightArray, name: str, more: int = 0) -> StoredType:
+        """The type ``array`` is stored with, ``more`` fraction bits of a linear layer's weights than usual.
+
+        Raises EncodingError, naming the tensor, if it cannot be encoded.
+        """
         bits = BIAS_BITS if array.bits is None else array.bits
         if array.contracted is not None and array.bits is None:
             norms = (_l1_norm(WeightArray(array.values[where], array.contracted)) for where in _parts(array))
             gain_bits = _exponent(max(norms, default=0.0), WEIGHT_BITS)
             tiny = WEIGHT_BITS + min(MOST_EXTRA_BITS, max(0, -gain_bits))
-            bits = max(tiny, min(MOST_WEIGHT_BITS, GAIN_BITS - gain_bits))
+            bits = max(tiny, min(MOST_WEIGHT_BITS, GAIN_BITS - gain_bits)) + more
         largest, norm = 0.0, 0.0
         for where in _parts(array):
             part = array.values[where]
@@ -103,6 +110,15 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def leaf(self, slot: str, tensor: str) -> Stored:
         """What a program has for it."""
         return Stored(self.shape, self.fraction_bits, self.low, self.high, slot, tensor, self.gain)
+
+
+def bits_for_depth(products: int) -> int:
+    """More fraction bits of weights, where so many products with them follow each other.
+
+    Roundings are independent, so that their squares add up: half a bit for each doubling.  Of fewer than `DEEP` layers
+    the usual bits are plenty.
+    """
+    return round(math.log2(products) / 2) if products >= DEEP else 0
 
 
 def _parts(array: WeightArray) -> Iterator[tuple[slice, ...]]:

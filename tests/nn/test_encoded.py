@@ -7,8 +7,9 @@ import pytest
 
 from mpc import fixed_point
 from mpc.errors import EncodingError
-from nn import Linear, Model, Sequential
-from nn.layer import WeightArray
+from nn import Linear, Model, ReLU, Sequential, Tanh
+from nn.importing.fixed import fixed_point_results
+from nn.layer import Layer, WeightArray
 from nn.stored import StoredType
 
 
@@ -50,3 +51,28 @@ def test_large_tensors_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
             array.values[4, 3, 2] = 2.0**50
             with pytest.raises(EncodingError, match=r"it\[4, 3, 2\]"):
                 StoredType.of(array, "it")
+
+
+def _deep(activation: Layer) -> Model:
+    """Sixteen linear layers, each of weights that nearly keep the scale, and do not outgrow the numbers."""
+    rng = np.random.default_rng(3)
+    layers = {f"{i}.{kind}": layer for i in range(16) for kind, layer in (("in", Linear(8, 8)), ("act", activation))}
+    weights = {f"{i}.in.weight": 0.9 * np.eye(8) + rng.uniform(-0.01, 0.01, (8, 8)) for i in range(16)}
+    return Model(Sequential(layers), weights | {f"{i}.in.bias": np.zeros(8) for i in range(16)})
+
+
+def test_weights_of_deep_networks_have_more_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bits more, so a quarter of the error; where series follow, whose angles have no room for more, none."""
+    x = np.random.default_rng(4).integers(-64, 65, (32, 8)) / 64.0
+    wanted = _deep(ReLU()).plain(x)
+
+    def off(model: Model) -> float:
+        return float(np.abs(fixed_point_results(model, x, -1.0, 1.0).values - wanted).max())
+
+    finer, fine = off(_deep(ReLU())), {n: t.fraction_bits for n, t in _deep(ReLU()).stored_types().items()}
+    series = _deep(Tanh()).stored_types()
+    monkeypatch.setattr("nn.stored.DEEP", 17)
+    usual, bits = off(_deep(ReLU())), {n: t.fraction_bits for n, t in _deep(ReLU()).stored_types().items()}
+    assert {n: b - bits[n] for n, b in fine.items()} == {n: 2 * n.endswith("weight") for n in bits}
+    assert finer < usual / 2
+    assert {n: t.fraction_bits for n, t in series.items()} == bits
