@@ -331,6 +331,7 @@ def stock(cluster: LocalCluster, count: int) -> None:
         client.stock(program(client.share(VALUES, low=-1, high=1)), count)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("step", "error"),
     [

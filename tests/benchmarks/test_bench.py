@@ -72,6 +72,7 @@ def test_inference(capsys: pytest.CaptureFixture[str]) -> None:
     assert summary["resources"]["online"]["party0"]["cpu_seconds"]["median"] > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_cluster")
 def test_measurements_are_kept_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "out.jsonl"

@@ -338,6 +338,7 @@ def test_predictions_over_slow_links_take_what_was_predicted(network: EmulatedNe
     assert records[1].figures["predicted.online_seconds"] == shaped["predicted"]["online_seconds"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -14,6 +14,8 @@ import tessera as ts
 from parties import Client, LocalCluster, Settings
 from tests.end_to_end.pages import UNNAMED, opened, served
 
+pytestmark = pytest.mark.slow
+
 NETWORK = ts.Sequential({"out": ts.nn.Linear(4, 3)})
 
 

@@ -80,6 +80,7 @@ def test_samples_are_read(name: str) -> None:
         PARSERS[name].parse(sample)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PARSERS)
 @given(data=st.data())
 @BLIND
@@ -97,6 +98,7 @@ def test_many_mutated_samples_are_read_or_refused(name: str, data: st.DataObject
     bounded(parser, data.draw(mutated(parser.samples)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PARSERS)
 @given(data=st.binary(max_size=400))
 @BLIND

@@ -47,6 +47,7 @@ MODULES: dict[str, Callable[[], tn.Module]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "taken apart" else []) for name in sorted(MODULES)]
 )

@@ -67,6 +67,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("layer", "shape"), LINEAR + OTHERS, ids=repr)
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-0.5, 2.0), (0.5, 2.0)])
 def test_values_are_where_their_types_say(

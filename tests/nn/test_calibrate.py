@@ -39,6 +39,7 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("margin", [0.0, 0.02, 0.25])
 @pytest.mark.parametrize("ends", [(-3.0, 3.0), (-20.0, 0.1), (0.3, 11.0), (7.9, 8.1), (0.0, 0.0), (1.0, 3.2)])
 @pytest.mark.parametrize("kind", ["sigmoid", "log", "polynomial"])

@@ -95,6 +95,7 @@ NETWORKS: dict[str, tuple[Callable[[], tn.Module], Callable[[], torch.Tensor]]] 
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_is_what_its_integers_stand_for(name: str) -> None:
     torch.manual_seed(0)

@@ -168,6 +168,7 @@ NEWER = ("GroupNormalization", "RMSNormalization")
 """Since opset 21 of a number for each channel, or known at all since 23."""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_each_operator(name: str) -> None:
     (nodes, weights), shape = OPERATORS[name]

@@ -227,6 +227,7 @@ NEW: dict[str, Case] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", NEW)
 def test_each_operator(name: str) -> None:
     (nodes, weights), shape = NEW[name]
@@ -372,6 +373,7 @@ ML: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ML)
 def test_models_that_converters_write(name: str) -> None:
     """Their labels are left out; what a sample leads to is onnx's own."""

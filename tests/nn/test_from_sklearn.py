@@ -114,6 +114,7 @@ def parties(model: Model, x: np.ndarray) -> np.ndarray:
     return fixed_point.decode(run.outputs[0], program.nodes[program.outputs[0]].type.fraction_bits)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("name", CASES)
 def test_parties_give_what_the_estimator_gives(name: str) -> None:
@@ -138,6 +139,7 @@ def thresholds(model: Model) -> np.ndarray:
     return np.stack([selection.argmax(axis=0)[asks], weights[f"{name}.threshold"][asks]], axis=1)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", TREES)
 def test_trees_end_in_the_same_leaf_wherever_inputs_can_be(name: str) -> None:
     """At thresholds, a unit above and a unit below, of each node."""

@@ -267,6 +267,7 @@ def test_these_are_refused_by_name(forward, message, sampled):
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("forward", "message"), FOLLOWED_WITH_SAMPLES, ids=lambda v: getattr(v, "__name__", ""))
 @pytest.mark.filterwarnings("ignore")
 def test_these_come_over_once_sizes_are_known(forward, message):

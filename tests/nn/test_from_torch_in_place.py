@@ -177,6 +177,7 @@ ANOTHERS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [*OWN, *ANOTHERS])
 @pytest.mark.filterwarnings("ignore")
 def test_who_else_reads_what_is_changed(name: str) -> None:

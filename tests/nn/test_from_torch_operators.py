@@ -211,6 +211,7 @@ def compared() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return of_rows | results(Images(), torch.rand(2, 4, 8, 8, dtype=torch.float64) * 2 - 1, list(IMAGES))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", [*SEQUENCES, *PLACES, *IMAGES])
 @pytest.mark.filterwarnings("ignore")
 def test_it_is_what_torch_gives(name: str, compared: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:

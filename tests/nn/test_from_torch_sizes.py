@@ -89,6 +89,7 @@ def test_a_batch_of_a_size_that_is_asked_for_is_tried(condition):
         from_torch(Net(told_apart(condition)), torch.rand(5, 4) * 2 - 1)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "condition",
     [

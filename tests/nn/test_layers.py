@@ -114,6 +114,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda v: repr(v) if not isinstance(v, tuple) else "")
 @pytest.mark.parametrize("parties", [2, 3])
 def test_parties_compute_what_plain_says(layer, shape, parties, rng, evaluate):
@@ -162,6 +163,7 @@ def test_exact_is_torch_and_the_fit_is_near(layer, function, rng):
     assert np.abs(model.plain(x) - want).max() < 1e-3
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", [Sigmoid, GELU, lambda **o: GELU("tanh", **o), lambda **o: Function("exp", **o)])
 def test_a_fit_is_the_one_that_was_asked_for(kind):
     """Fits are kept once they are made: by all that they depend on."""

@@ -63,6 +63,7 @@ def test_what_a_network_loses_is_warned_of(seed: int) -> None:
     assert said or seen <= LOST
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("act", [tn.SiLU, tn.Tanh])
 def test_a_network_that_was_compared_is_quiet(seed: int, act: type[tn.Module]) -> None:

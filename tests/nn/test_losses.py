@@ -48,6 +48,7 @@ LOSSES: dict[str, tuple[Any, Any, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("bound", [2.0, 30.0])
 @pytest.mark.parametrize("secret", [False, True])
 @pytest.mark.parametrize("name", LOSSES)

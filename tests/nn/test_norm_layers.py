@@ -48,6 +48,7 @@ def values(shape: tuple[int, ...], rng: Any) -> Any:
     return np.round(rng.uniform(-1, 1, shape) * sizes * 2**16) / 2**16
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("layer", "module", "shape"), CASES, ids=lambda v: repr(v) if isinstance(v, Layer) else "")
 def test_parties_plain_and_torch_agree(
     layer: Layer, module: tn.Module, shape: tuple[int, ...], rng: Any, evaluate: Any
@@ -96,6 +97,7 @@ class Calls(tn.Module):
         return self.function(x, self.weight, self.bias)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @pytest.mark.filterwarnings("ignore")
 def test_functions_are_imported(name: str, rng: Any, evaluate: Any) -> None:

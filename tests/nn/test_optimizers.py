@@ -59,6 +59,7 @@ DESCENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("bits", [12, 20, 40])
 @pytest.mark.parametrize("name", DESCENTS)
 def test_sgd_is_torchs(secure: Any, name: str, bits: int) -> None:

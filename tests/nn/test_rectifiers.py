@@ -48,6 +48,7 @@ def values(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     return np.round(mixed / UNIT) * UNIT
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("layer", "module", "shape"), LAYERS, ids=lambda v: repr(v) if isinstance(v, Layer) else "")
 @pytest.mark.parametrize("parties", [2, 3])
 def test_parties_plain_and_torch_agree(

@@ -149,6 +149,7 @@ LAYERS: list[tuple[Layer, tn.Module, tuple[int, ...]]] = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("layer", "module", "shape"), LAYERS, ids=lambda v: repr(v) if isinstance(v, Layer) else "")
 def test_parties_plain_and_torch_agree(
     layer: Layer, module: tn.Module, shape: tuple[int, ...], rng: Any, evaluate: Any

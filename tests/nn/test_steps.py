@@ -120,6 +120,7 @@ def started(how: Recipe, batches: Sequence[Batch]) -> tuple[Program, list[str], 
     return plan(graph), [named[node] for node in leaves(graph)], list(types)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("momentum", [0.0, 0.25])
 @pytest.mark.parametrize("wrong", [None, 0, 2])
 def test_what_leaves_its_range_in_any_step_is_seen(momentum: float, wrong: int | None) -> None:

@@ -254,6 +254,7 @@ LONG = "ReLU", "dropout by secret bits, decay", "dropout by public bits, hinge",
 LENGTHS = [*((name, 6) for name in CASES), *(pytest.param(name, 500, marks=pytest.mark.slow) for name in LONG)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "steps"), LENGTHS)
 def test_a_training_is_its_twin(name: str, steps: int) -> None:
     loss, weights, found, wanted = Both(CASES[name]).run(steps)

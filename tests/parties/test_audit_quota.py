@@ -203,6 +203,7 @@ BACK: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("way", [*WAYS, *BACK])
 async def test_each_way_to_an_entry_is_charged_and_who_takes_back_has_more(

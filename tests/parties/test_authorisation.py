@@ -432,6 +432,7 @@ ITEMS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ITEMS)
 @pytest.mark.parametrize("receiver", ["party0", "dealer"])
 async def test_each_sees_by_itself_that_another_uses_something_else(site: Any, kind: str, receiver: str) -> None:

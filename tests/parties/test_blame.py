@@ -89,6 +89,7 @@ async def proven(site, name, kind, culprit):
 # -- clients ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("victim", ["party0", "party1"])
 async def test_a_client_with_different_inputs_for_different_parties(every, victim):
     site = every

@@ -44,6 +44,7 @@ def model(client):
     return client.upload(Model(ARCHITECTURE, weights), "m")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("which", range(5))
 @pytest.mark.parametrize(("party", "by"), [("party0", 1.0), ("party2", -0.75)])
 def test_each_result_is_off_by_as_much_or_there_is_none(cluster, client, model, security, which, party, by):

@@ -542,6 +542,7 @@ async def test_a_stranger_cannot_ask(site):
 # -- lies ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("kind", "lie"),
     [

@@ -56,6 +56,7 @@ class Hostile(DataSet):
         self._elements["x"][0, 1] = value % P
 
 
+@pytest.mark.sampled(3)
 async def test_a_client_whose_input_is_out_of_range_is_named(every: Any) -> None:
     site = every
     async with site.client("company") as company, site.client() as clinic:
@@ -176,6 +177,7 @@ async def test_nor_is_it_kept_in_the_place_of_what_was(either: Any) -> None:
         assert "NoAnswer" in [run.outcome for run in facts_of(site, party.name, facts.Run)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("rule", ["any", "digest"])
 async def test_a_client_that_leaves_out_the_gate_gets_nowhere(either: Any, rule: str) -> None:
     """By whatever rule; and by a digest, after it was shown so."""

@@ -155,6 +155,7 @@ async def test_every_answer_carries_the_headers(page):
         assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -210,6 +211,7 @@ async def test_what_there_is_not(page):
 # -- what is no photograph -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [

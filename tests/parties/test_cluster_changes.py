@@ -502,6 +502,7 @@ MOVES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "what"), MOVES)
 async def test_a_server_with_another_key_or_address_is_the_same(
     either: Site, name: str, what: str, capsys: pytest.CaptureFixture[str]

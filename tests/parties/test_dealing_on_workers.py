@@ -104,6 +104,7 @@ async def test_stock_is_dealt_on_all_of_them(either, dealt):
     await site.until(lambda: not site.servers[DEALER]._engine.crew.at_work)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("where", [(DEALER,), (DEALER, "party0", "party1")])
 async def test_what_is_dealt_for_a_run_goes_past_the_dealer(either, in_parts, where):
     """To the last party, or to its worker."""

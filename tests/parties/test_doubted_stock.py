@@ -234,6 +234,7 @@ async def test_whoever_can_prove_that_a_check_has_failed_is_believed_alone(stric
 # -- runs that fail --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("how", ["garbage", "to the dealer", "fails them", "fails them before they are ready"])
 async def test_a_party_spends_few_items_however_it_makes_runs_fail(site, monkeypatch, how):
     """It is named in each, and from then on they are dealt for on demand."""

@@ -81,6 +81,7 @@ async def _out_of_turn(site, endpoint):
         endpoint.send(server, Prepare(run=run), [data])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", [_done, _refused, _given_up, _beyond_its_memory, _out_of_turn])
 async def test_nothing_of_a_run_is_left_as_garbage(site, way):
     endpoint = site.endpoint("company")

@@ -123,6 +123,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", OTHERS)
 async def test_a_part_that_is_not_what_is_due(site, name):
     change, sentence = OTHERS[name]
@@ -164,6 +165,7 @@ async def test_a_part_for_whom_nothing_is_dealt(site, to):
     await works(site)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("when", ["a part is dealt", "openings have been sent"])
 @pytest.mark.parametrize("how", ["stops", "is silent"])
 async def test_a_dealer_that_ends_in_the_middle(site, when, how):
@@ -353,6 +355,7 @@ PIECES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PIECES)
 async def test_a_piece_that_does_not_come_next_is_refused(site, name):
     site.corrupt("dealer", StockItem, PIECES[name])

@@ -86,6 +86,7 @@ async def works(site) -> None:
     await site.settled()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CORRUPTIONS)
 async def test_what_a_server_may_not_send(site, name):
     at_fault, kind, change, sentence = CORRUPTIONS[name]

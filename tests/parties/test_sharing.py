@@ -148,6 +148,7 @@ def test_a_tensor_grown_from_few_is_refused_before_memory_is_spent(
         build(client.share([0.5, 1.5]))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("build", [np.sort, np.argsort, np.median, lambda x: x.topk(3), lambda x: x.quantile(0.1)])
 def test_a_sort_of_too_many_is_refused_before_memory_is_spent(client: Client, build: Any, little_memory: None) -> None:
     with pytest.raises(UnsupportedError, match=r"a sort of 100,000,000 values.*sort parts"):

@@ -351,6 +351,7 @@ async def check_fails(site, client) -> None:
     await site.settled()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("passes", [False, True])
 @pytest.mark.parametrize("cheat", PARTIES)
 async def test_a_failed_check_destroys_all_of_the_session(strict, cheat, passes):
@@ -480,6 +481,7 @@ class Wire:
             site.corrupt(name, Message, note)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("names", "spent"),
     [(["party0"], 3), (["dealer"], 1), (["dealer"], 4), (["dealer", "party1"], 1), (["dealer", "party1"], 4)],

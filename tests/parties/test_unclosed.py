@@ -25,6 +25,7 @@ ts.MemoryCluster().start()
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_closes_nothing() -> None:
     """Its last cluster is begun just before its end: the servers are still greeting one another."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)

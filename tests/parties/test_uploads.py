@@ -255,6 +255,7 @@ async def test_progress(site: Any) -> None:
     assert sent.chunks == {party: list(range(75)) for party in PARTIES}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lost", [("party0",), ("party1",), ("dealer",), ("dealer", *PARTIES)], ids=" ".join)
 async def test_it_goes_on_when_servers_are_back(site: Any, lost: tuple[str, ...]) -> None:
     async with site.client("company") as company:
@@ -283,6 +284,7 @@ async def interrupted(site: Any, scale: float = 0.5, at: int = 40) -> None:
         await asyncio.gather(uploading, return_exceptions=True)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("restarted", [(), ("party0",), ("dealer", *PARTIES)], ids=" ".join)
 async def test_another_call_goes_on(either: Any, restarted: tuple[str, ...]) -> None:
     site = either
@@ -476,6 +478,7 @@ HOSTILE: dict[str, tuple[UploadChunk, tuple[bytes, ...], str]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", HOSTILE)
 async def test_any_but_the_next_chunk_is_refused(site: Any, kind: str) -> None:
     message, buffers, sentence = HOSTILE[kind]

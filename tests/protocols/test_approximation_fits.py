@@ -118,6 +118,7 @@ def test_every_size_has_moderate_coefficients(name: str, terms: int) -> None:
     assert made.gain == pytest.approx(sum(map(abs, (*made.cosines, *made.sines))))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("terms", [2, 5, 9])
 @pytest.mark.parametrize("name", ["sigmoid", "exp", "gelu"])
 def test_least_squares_rule_out_what_misses_and_nothing_else(name: str, terms: int) -> None:

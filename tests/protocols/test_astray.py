@@ -61,6 +61,7 @@ def said(span: Span, x: int, mask: int) -> bool:
 EXAMPLES = [(-(8 << 30), 8 << 30), (-5000, 5000), (0, 1), (3, 4), (-4, 4), (7, 2**40 + 9), (-(2**49), 3)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("bits", [3, 4, 5])
 @pytest.mark.parametrize(("low", "high"), EXAMPLES)
 def test_every_edge_under_every_edge_of_masks(low: int, high: int, bits: int) -> None:

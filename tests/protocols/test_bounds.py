@@ -110,6 +110,7 @@ def samples(program: Program) -> list[list[Any]]:
     return [[fixed_point.encode(values, 16) for values in each] for each in chosen]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "ranges", [pytest.param(r, marks=pytest.mark.slow if r in MIRRORED else (), id=str(r)) for r in RANGES]
 )

@@ -72,6 +72,7 @@ def operations(program: Program, kind: type[Any] | tuple[type[Any], ...]) -> lis
     return [node.operation for node in program.nodes if isinstance(node.operation, kind)]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("variant", "parties"), RUNS)
 @pytest.mark.parametrize("magnitude", [1, 7, 2**18 + 1, 2**38, 2**58])
 def test_signs_at_every_edge(secure: Any, magnitude: int, variant: str, parties: int) -> None:

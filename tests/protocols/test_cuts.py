@@ -60,6 +60,7 @@ def truncated(program: Program) -> int:
     return sum(isinstance(node.operation, Truncate) for node in program.nodes)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_is_let_through_takes_no_opening_to_be_cut(secure: Any, name: str, variant: str) -> None:
@@ -78,6 +79,7 @@ def test_what_is_let_through_takes_no_opening_to_be_cut(secure: Any, name: str, 
         assert off <= result.error.absolute
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("size", "bits"), [(2.0, 6), (2.0**18, 20), (2.0**27 - 1, 13), (2.0**38 - 1, 13)])
 def test_at_every_edge_a_quotient_is_off_by_less_than_a_unit(secure: Any, size: float, bits: int, variant: str) -> None:

@@ -308,6 +308,7 @@ JUMPS = {"compare", "equal", "one_hot", "where", "let through"}
 """Where something is near to a threshold, the bound is that it may be on the other side."""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", sorted(set(STEPS) - JUMPS))
 @pytest.mark.filterwarnings("ignore::tessera.PrecisionWarning")
 def test_of_one_operation_the_bound_is_nearly_reached(secure: Any, name: str) -> None:

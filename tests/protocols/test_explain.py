@@ -173,6 +173,7 @@ GROUPS: dict[str, tuple[Callable[[SecretTensor], SecretTensor], int | None]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", GROUPS)
 def test_of_how_few_people_a_number_is(name: str) -> None:
     build, few = GROUPS[name]

@@ -71,6 +71,7 @@ def opened(t: TensorType, value: int, mask: int, ring: str) -> int:
     return int(one.fold(values[-1], program.nodes[-1].type))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("ring", [BITS, pytest.param(FIELD, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("low", "high"), RANGES)
 def test_every_edge_of_range_and_field_under_every_edge_of_masks(low: int, high: int, ring: str) -> None:

@@ -25,6 +25,7 @@ def watched(
     return plan(graph_of([x.sigmoid(interval=interval)]), Objective(ANY, security), checked=True)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("security", "parties"), [(s, n) for s in Security for n in (2, 3)])
 @pytest.mark.parametrize("interval", [(-8.0, 8.0), (-2.5, 30.0), (-1.0, 3.0)])
 def test_each_value_near_each_end(secure: Any, interval: tuple[float, float], security: Security, parties: int) -> None:
@@ -63,6 +64,7 @@ STAGES = 2
 """Of these, one that is taken as it is and one of orders of magnitude: what MACs change, changes with both alike."""
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "interval", "low", "high", "security"),
     [

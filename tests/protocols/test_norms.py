@@ -49,6 +49,7 @@ def close(secret: Any, found: Reals, wanted: Any, most: float) -> None:
     assert off <= min(most, secret.error.absolute), (off, secret.error)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("bound", "count"), [(8.0, 6), (8.0, 64), (64.0, 9), (0.5, 2)])
 def test_rows_of_any_size_are_normed(secure: Any, bound: float, count: int) -> None:
     x = rows(bound, count)

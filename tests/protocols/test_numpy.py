@@ -89,6 +89,7 @@ CASES: dict[str, Build] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CASES)
 def test_as_numpy(secure: Any, name: str) -> None:
     a, b = (secure.draw(i, (2, 3, 4), -2, 2, bits=12) for i in range(2))
@@ -291,6 +292,7 @@ def functions() -> list[str]:
     return [name for name in found if callable(getattr(np, name)) and not inspect.isclass(getattr(np, name))]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", functions())
 def test_no_function_of_numpy_makes_an_array_of_objects(secure: Any, name: str) -> None:
     """Whatever it is called with: a secret tensor, public values, or a typed error; NumPy's own, of bad arguments."""

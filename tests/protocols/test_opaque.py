@@ -171,6 +171,7 @@ def everything(secure: Any, program: Program, security: Security, parties: int, 
     }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("security", list(Security))
 @pytest.mark.parametrize("make", PROGRAMS, ids=lambda make: str(make.__name__))
 @pytest.mark.parametrize("rings", ["opaque", pytest.param("on_torch", marks=pytest.mark.slow)])

@@ -39,6 +39,7 @@ ALONG: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ALONG)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_whole_numbers_are_exact(secure: Any, name: str, shape: tuple[int, ...], axis: int | None) -> None:

@@ -63,6 +63,7 @@ def judge(secure: Any, function: Callable[[Reals], Reals], made: PiecewiseFit, g
     assert got.max() <= y.type.high
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(
     ("low", "high"), [(-100.0, 300.0), *(pytest.param(-h, h, marks=pytest.mark.slow) for h in (5.0, 1e4, 2.0**20))]
@@ -77,6 +78,7 @@ def test_any_function_on_any_interval(secure: Any, name: str, low: float, high: 
     judge(secure, function, made, goal, 28)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("power", "low", "high", "bits"),
     [(-1.0, 2.0**-20, 2.0**20, 36), (1.5, 1e-3, 1e3, 24), (-2.0, 1e-3, 1e3, 24), (0.3, 2.0**-20, 2.0**20, 36)],

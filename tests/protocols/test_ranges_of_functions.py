@@ -70,6 +70,7 @@ FOUND_TOO = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "low", "high", "bits"), [*FOUND, *(pytest.param(*case, marks=pytest.mark.slow) for case in FOUND_TOO)]
 )
@@ -113,6 +114,7 @@ MADE: dict[str, Any] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("made", sorted(MADE))
 def test_computed_values_over_many_orders_have_functions(secure: Any, made: str) -> None:
     """Whatever fraction bits they have got on the way: a value is refused by none, and right."""

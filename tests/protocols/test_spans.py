@@ -69,6 +69,7 @@ def check(secure: Any, name: str, low: float, high: float, bits: int) -> None:
     assert worst > 1e-3 or not [each for each in said if "three digits" in each], worst
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "low", "high", "bits"),
     [

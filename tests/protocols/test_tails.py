@@ -83,6 +83,7 @@ def revealed(program: Program, x: Reals, bits: int, parties: int = 2) -> Reals:
     return got
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(
     ("low", "high", "bits", "variant", "parties"),
@@ -287,6 +288,7 @@ def test_values_without_room_for_a_threshold_are_cut_once(secure: Any, bits: int
     assert made
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "low", "high"),
     [

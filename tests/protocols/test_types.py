@@ -418,6 +418,7 @@ def test_every_operation_is_among_them() -> None:
     assert not ours - set(OPERATIONS), "tests/protocols/test_types.py has no entry for these"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seeds", ROUNDS, ids=str)
 @pytest.mark.parametrize("tag", sorted(OPERATIONS))
 def test_values_are_where_types_say(secure: Any, tag: str, seeds: range) -> None:

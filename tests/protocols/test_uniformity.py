@@ -95,6 +95,7 @@ def seen(secure: Any) -> Callable[[int], dict[str, dict[str, Raw]]]:
     return of
 
 
+@pytest.mark.sampled(3)
 @COUNTS
 @pytest.mark.parametrize("secret", SECRETS)
 def test_all_that_is_sent_is_uniform(seen: Any, secret: str, parties: int) -> None:
@@ -246,6 +247,7 @@ def once_a_run(kind: str) -> bool:
     return kind.startswith(("key", "share of the key", "sigma"))
 
 
+@pytest.mark.sampled(3)
 @COUNTS
 @pytest.mark.parametrize("secret", SECRETS)
 def test_with_macs_all_but_one_party_see_uniform_numbers(views: Any, secret: str, parties: int) -> None:
@@ -264,6 +266,7 @@ def test_with_macs_what_they_see_is_the_same_for_any_secret(views: Any, parties:
                 assert stats.ks_2samp(numbers, reference[kind]).pvalue > SIGNIFICANCE, (secret, kind)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("secret", SECRETS)
 def test_key_shares_and_sigmas_are_uniform(small_views: Any, secret: str) -> None:
     kinds = {kind: numbers for kind, numbers in small_views[secret].items() if once_a_run(kind)}

@@ -40,6 +40,7 @@ def failure(printed: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("words", [[name] for name in EVERY] + BELOW, ids=" ".join)
 def test_arguments_that_make_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--json", "--no-such-option", "x"]) == 2

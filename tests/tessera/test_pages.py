@@ -63,6 +63,7 @@ def scripts() -> list[Any]:
     ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("page", scripts())
 def test_its_code_prints_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in re.findall(r"^\s*(?:from|import) (torch|sklearn|onnx)\b", page.read_text(), re.MULTILINE):
@@ -98,6 +99,7 @@ def commands(text: str) -> list[str]:
     return [line for line in shell.splitlines() if line.startswith("tessera ")]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("page", [p for p in DOCUMENTS if commands(p.read_text())], ids=named)
 def test_its_commands_exist(page: Path) -> None:
     for line in commands(page.read_text()):
