@@ -176,13 +176,12 @@ class Online:
                 workers=self._server.governor.online,
                 expected=evaluating_seconds(job.program),
             )
-            return
-        # Who asks for a thread's time may lose its turn to whoever waits for a core: not in each round of short runs.
-        started = time.thread_time() if job.long else 0.0
-        found = next_round(exchange, testimony, self._peers, job.round, received)
-        if job.long:
-            self._server.governor.pace.charge(job.on_behalf, time.thread_time() - started)
-        self._sent(job, *found)
+        else:
+            started = time.thread_time()
+            found = next_round(exchange, testimony, self._peers, job.round, received)
+            if job.long:
+                self._server.governor.pace.charge(job.on_behalf, time.thread_time() - started)
+            self._sent(job, *found)
 
     def _in_a_thread(self, job: PartyJob, program: Program) -> bool:
         """Whether the next step of a long program is."""

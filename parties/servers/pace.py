@@ -80,7 +80,7 @@ class Pace:
         Raises TesseraError once it is ``unwanted``.
         """
         account, before = self._account(member), time.thread_time()
-        started, long, due = before, seconds >= LONG, time.monotonic() + STEP
+        started, long = before, seconds >= LONG
 
         def check() -> None:
             if unwanted():
@@ -94,14 +94,8 @@ class Pace:
             return spent
 
         def pause() -> None:
-            nonlocal due
             check()
-            # The processor's time passes no faster, and who asks for it may lose its turn to whoever waits for a core.
-            if (now := time.monotonic()) < due:
-                return
-            left = STEP - (time.thread_time() - before)
-            if left > 0:
-                due = now + left
+            if time.thread_time() - before < STEP:
                 return
             rest(long=long or time.thread_time() - started >= LONG)
 
