@@ -106,7 +106,7 @@ class BoundProgram:
     @lazy
     def chain_digest(self) -> str:
         """As ``digest``, whichever version there is where its result is to lie: what is dealt for a chain of runs."""
-        parts = [part for b in self.bindings if b.slot != self.own_slot for part in (b.slot, b.version)]
+        parts = [part for b in self.beside for part in (b.slot, b.version)]
         return _sha256("chain of a bound program", self.client, self.program.digest, self.own_slot, *parts)
 
     @lazy
@@ -117,7 +117,7 @@ class BoundProgram:
     def derive(self) -> BoundProgram:
         """Itself, once all that takes long to find out about it is known: call it from a thread."""
         program = self.program
-        _ = self.digest, self.chain_digest, self.bindings_digest
+        _ = self.digest, self.bindings_digest
         _ = program.rounds, program.inputs, program.slots, program.kept, program.drawn
         return self
 
@@ -125,6 +125,11 @@ class BoundProgram:
     def versions(self) -> tuple[str, ...]:
         """All that it reads."""
         return tuple(binding.version for binding in self.bindings)
+
+    @property
+    def beside(self) -> tuple[Binding, ...]:
+        """What is bound but to the slot where its result is to lie."""
+        return tuple(binding for binding in self.bindings if binding.slot != self.own_slot)
 
     @property
     def by_slot(self) -> dict[str, str]:

@@ -284,7 +284,7 @@ class Stocker:
         """Deal for it, to its end or until it is another client's turn."""
         bound, started, before = request.bound, time.perf_counter(), request.seconds
         # A chain is of use whichever version it goes on from.
-        versions = [b.version for b in bound.bindings if not (request.chained and b.slot == bound.own_slot)]
+        versions = [b.version for b in (bound.beside if request.chained else bound.bindings)]
         await asyncio.to_thread(self._versions.note_uses, request.program, versions)
         if request.chained and request.link is None:
             request.link, there = await self._link(bound)
