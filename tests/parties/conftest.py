@@ -101,14 +101,14 @@ class Site:
     def restore(self, server: str) -> None:
         self.servers[server].endpoint.__dict__.pop("send", None)
 
-    def overhear(self, server: str, heard: list[bytes]) -> None:
-        """Collects all payload that ``server`` sends from now on."""
+    def overhear(self, server: str, heard: list[bytes], kind: type[Message] = Message) -> None:
+        """Collects all payload that ``server`` sends from now on, in messages of that kind."""
 
         def listen(message: Message, buffers: list[Any]) -> Sequence[tuple[Message, Sequence[Any]]]:
             heard.extend(bytes(buffer) for buffer in buffers)
             return [(message, buffers)]
 
-        self.corrupt(server, Message, listen)
+        self.corrupt(server, kind, listen)
 
     async def settled(self) -> None:
         """Waits until no server has a run in progress."""
