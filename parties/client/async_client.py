@@ -38,6 +38,7 @@ from parties.client.training_arguments import Options, Rows, Trainable
 from parties.client.writing import Kept, Results
 from parties.members.cluster import Cluster, Role
 from parties.members.keys import KeyPair
+from parties.members.succession import Succession
 from parties.messages.bindings import slot_of
 from parties.stored.data_set import described
 from parties.trial import TrialCluster
@@ -95,7 +96,7 @@ class AsyncClient(Jobs):
             raise ConfigurationError(
                 f"the cluster file lists no client with the key {keys.public}: add it under [[client]], on every host"
             )
-        board = Switchboard(cluster, member, keys, connect_timeout, transport)
+        board = Switchboard(Succession.begin(cluster), member, keys, connect_timeout, transport)
         self._source = source or TrustedDealer()
         super().__init__(cluster, member, keys, board, field_of(self._source.rings))
         self._connect_timeout, self._transport = connect_timeout, transport
@@ -113,18 +114,20 @@ class AsyncClient(Jobs):
         return await audit(self._board, self.cluster, self.member, start, self._patience)
 
     async def __aenter__(self) -> AsyncClient:
-        try:
-            await self._board.start()
-        except VersionMismatch:
-            newest, keys = self._board.newest, self._keys
-            member = newest.by_key(keys.public)
-            if newest.number <= self.cluster.number or member is None:
-                raise
-            # Signed by all whom our file names, and with other servers or settings: begun anew.
-            board = Switchboard(newest, member, keys, self._connect_timeout, self._transport)
-            super().__init__(newest, member, keys, board, field_of(self._source.rings))
-            await self._board.start()
-        return self
+        while True:
+            try:
+                await self._board.start()
+                return self
+            except VersionMismatch:
+                newest, keys = self._board.newest, self._keys
+                cluster = newest.cluster
+                member = cluster.by_key(keys.public)
+                if cluster.number <= self.cluster.number or member is None:
+                    raise
+                # Signed by all whom our file names, and with other servers or settings: begun anew.  What came before
+                # is known still, as a server may not have got there yet.
+                board = Switchboard(newest, member, keys, self._connect_timeout, self._transport)
+                super().__init__(cluster, member, keys, board, field_of(self._source.rings))
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

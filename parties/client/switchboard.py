@@ -11,6 +11,7 @@ from mpc.errors import PeerLost, TesseraError, UsageError
 from parties.client.conversation import Conversation
 from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
+from parties.members.succession import Succession
 from parties.messages.conversation import ConversationMessage, RequestMessage
 from parties.messages.failures import error_of
 from parties.messages.requests import RequestsChanged
@@ -27,9 +28,11 @@ class Switchboard:
     """Reads all that arrives for one client, and puts it into the conversation it belongs to."""
 
     def __init__(
-        self, cluster: Cluster, member: Member, keys: KeyPair, connect_timeout: float, transport: Transport
+        self, succession: Succession, member: Member, keys: KeyPair, connect_timeout: float, transport: Transport
     ) -> None:
+        cluster = succession.cluster
         self._endpoint = Endpoint(cluster, member, keys, bind=False, transport=transport)
+        self._endpoint.succession = succession
         self._connect_timeout = connect_timeout
         self._peer_timeout = cluster.settings.peer_timeout
         self._servers = [server.name for server in cluster.servers]
@@ -44,9 +47,9 @@ class Switchboard:
         return self._endpoint.cluster
 
     @property
-    def newest(self) -> Cluster:
-        """By the newest file, which may have other servers or settings than ours."""
-        return self._endpoint.newest.cluster
+    def newest(self) -> Succession:
+        """Up to the newest file, which may have other servers or settings than ours."""
+        return self._endpoint.newest
 
     async def start(self) -> None:
         """Connect to all servers.  Raises PeerError, and leaves nothing open."""

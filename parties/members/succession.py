@@ -101,7 +101,8 @@ class Succession:
     """The first without signatures: its holder was given it."""
     cluster: Cluster
     """What the last one says, members with their identities."""
-    _fingerprints: Mapping[str, int] = field(repr=False)
+    _fingerprints: Mapping[str, int | None] = field(repr=False)
+    """Which step it is of; None: the one before the first, of which nothing else is known."""
     _members: Mapping[str, Member] = field(repr=False)
     """Whoever there ever was, as it was last, by name."""
     _keys: Mapping[str, str] = field(repr=False)
@@ -111,10 +112,11 @@ class Succession:
     def begin(cls, cluster: Cluster) -> Succession:
         """Of this file alone."""
         members = {member.name: member for member in cluster.members}
-        return cls((Step(cluster.dumps()),), cluster, {cluster.fingerprint: 0}, members, _keys(cluster))
+        before = {cluster.former: None} if cluster.former else {}
+        return cls((Step(cluster.dumps()),), cluster, {**before, cluster.fingerprint: 0}, members, _keys(cluster))
 
     def knows(self, fingerprint: str) -> bool:
-        """Whether that file is one of these."""
+        """Whether that file is one of these, or the one before them."""
         return fingerprint in self._fingerprints
 
     def holder(self, key: str) -> str | None:

@@ -300,6 +300,32 @@ async def test_other_servers_or_settings_and_what_that_costs(site: Site) -> None
     assert is_smooth(other, ported[1])
 
 
+@pytest.mark.parametrize("has", [1, 2])
+async def test_who_is_ahead_of_a_server_waits_for_it(site: Site, monkeypatch: pytest.MonkeyPatch, has: int) -> None:
+    """Others have begun anew already, a client with them: with the newest file it knows the one before by its
+    fingerprint alone, and else it is told."""
+    behind = site.servers["party1"]
+    monkeypatch.setattr(behind.succeeding, "begin_anew", behind.endpoint.tell)
+    first = site.cluster
+    second = following(first, settings=Settings(threads=1, peer_timeout=1.5, round_timeout=2.5))
+    await accept(site, second, "dealer", "party0", "party1")
+    await site.until(lambda: all(site.servers[name].succeeding.successor for name in ("dealer", "party0")))
+    await site.restart("dealer", "party0")
+
+    async def compute() -> None:
+        file = {1: first, 2: second}[has]
+        async with AsyncClient(file, site.keys["clinic"], transport=site.transport) as clinic:
+            await clinic.reveal(clinic.share([2.0]) * 3)
+
+    computing = asyncio.create_task(compute())
+    await site.until(lambda: computing.done() or behind.endpoint._link("clinic").behind is not None)
+    assert behind.cluster == first
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(computing), 0.3)
+    await site.restart("party1")
+    await computing
+
+
 def test_what_a_change_means_in_words(tmp_path: Any) -> None:
     keys = {name: KeyPair.generate().public for name in ("dealer", "a", "b", "c", "clinic", "company", "new")}
     former = Cluster.build(

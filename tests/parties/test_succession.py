@@ -89,6 +89,10 @@ def test_files_follow_one_another_for_whoever_has_any_of_them() -> None:
         assert whole.followed_by(begun.steps) == whole
     assert whole.since("f" * 64) == []
     assert not whole.knows("f" * 64)
+    last = Succession.begin(whole.cluster)
+    assert [last.knows(step.cluster().fingerprint) for step in steps] == [False, False, True, True]
+    assert last.since(whole.cluster.former) == []
+    assert not Succession.begin(FIRST).knows("")
 
 
 def test_what_is_stored_outlasts_keys_clients_and_addresses_and_not_other_servers() -> None:

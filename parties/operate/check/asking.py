@@ -13,6 +13,7 @@ from typing import TypeVar
 from mpc.errors import ConfigurationError, PeerError, PeerLost, PeerUnavailable, RemoteError, printable
 from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
+from parties.members.succession import Succession
 from parties.messages.check import CheckRefused
 from parties.messages.conversation import RequestMessage
 from parties.messages.failures import error_of
@@ -133,9 +134,17 @@ class Asker:
 
 @contextlib.asynccontextmanager
 async def asking(
-    cluster: Cluster, keys: KeyPair, patience: float, *, operators: bool = False, transport: Transport = SocketWires
+    cluster: Cluster,
+    keys: KeyPair,
+    patience: float,
+    *,
+    operators: bool = False,
+    transport: Transport = SocketWires,
+    known: Succession | None = None,
 ) -> AsyncIterator[Asker]:
     """A client that asks servers, and gives each ``patience`` s; with ``operators`` also who operates one: that one.
+
+    ``known``: the files that ``cluster`` has followed.
 
     Raises ConfigurationError when the key is no client's, or ``patience`` makes no sense.
     """
@@ -149,7 +158,10 @@ async def asking(
         )
     if not patience > 0:
         raise ConfigurationError(f"a timeout of {patience:g} s: give more than 0")
-    async with Endpoint(cluster, member, keys, bind=False, transport=transport) as endpoint:
+    endpoint = Endpoint(cluster, member, keys, bind=False, transport=transport)
+    if known is not None:
+        endpoint.succession = known
+    async with endpoint:
         answers = Answers()
 
         async def listen() -> None:

@@ -104,8 +104,10 @@ async def consoling(
 
     Raises ConfigurationError for a key that the file does not list, PeerError when no server is reached.
     """
+    known = Succession.begin(cluster)
     while True:
-        async with asking(cluster, keys, patience, operators=True, transport=transport) as asker:
+        cluster = known.cluster
+        async with asking(cluster, keys, patience, operators=True, transport=transport, known=known) as asker:
             endpoint = asker.endpoint
             names = [s.name for s in cluster.servers if asker.me.role is not Role.OPERATOR or s.name == asker.me.name]
             tried = dict(zip(names, await asyncio.gather(*(_reach(endpoint, n, patience) for n in names)), strict=True))
@@ -117,7 +119,7 @@ async def consoling(
                 yield Console(asker, reached, errors)
                 return
             # With other servers, or settings: it is begun anew.
-            cluster = endpoint.newest.cluster
+            known = endpoint.newest
 
 
 async def _reach(endpoint: Endpoint, server: str, patience: float) -> PeerError | None:
