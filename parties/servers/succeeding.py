@@ -63,7 +63,7 @@ class Succeeding:
         """Other servers, settings, or another key or address of this one: whoever runs it makes another server."""
         self.successor = succession
         self._put_down(succession)
-        self._server.endpoint.tell(succession)
+        self._server.endpoint.give_way(succession)
         self._server.spawn(self._end())
 
     def _put_down(self, succession: Succession) -> None:

@@ -78,6 +78,11 @@ class Following(ABC):
         """Everybody who is connected, if we are a server, of what has followed the file that it has; whom that was."""
         return [link for link in self._links.values() if self._tell(link, succession)]
 
+    def give_way(self, succession: Succession) -> None:
+        """Whoever is connected, and who comes until we have ended, is told of what another takes our place with."""
+        self._receiver.successor = succession
+        self.tell(succession)
+
     def _tell(self, link: Link, succession: Succession) -> bool:
         if not (self.me.is_server and self._running) or link.greeting is None:
             return False

@@ -92,6 +92,8 @@ class Receiver:
     ) -> None:
         self._version, self._me = version, me
         self.succession = succession
+        self.successor: Succession | None = None
+        """What another takes our place with, once we have ended."""
         self._limit = limit
         self._in_vain = in_vain
         self._now, self._emit, self._transmit = now, emit, transmit
@@ -259,6 +261,8 @@ class Receiver:
         self._in_vain(link)
         match message:
             case Hello():
+                if self._gives_way(link, message):
+                    return
                 self._transmit(link, HelloReply(*self.greeting))
                 self._compare(link, message)
                 if link.agreed and not link.peer.is_server:
@@ -310,6 +314,21 @@ class Receiver:
             raise different
         # Whoever is behind is told, and greets again.
         link.behind = different
+
+    def _gives_way(self, link: Link, greeting: Hello) -> bool:
+        """Whether we are about to end for newer cluster files that the peer does not know.
+
+        It is greeted as by who comes after us, and told, so that it waits for that one and begins nothing here.
+        """
+        newer = self.successor
+        steps = [] if newer is None else newer.since(greeting.cluster_fingerprint)
+        if newer is None or not steps:
+            return False
+        link.greeting, link.agreed = greeting, False
+        link.established.clear()
+        self._transmit(link, HelloReply(self._version, newer.cluster.fingerprint, newer.cluster.number))
+        self._transmit(link, Succeeded(), steps)
+        return True
 
     def _succeed(self, link: Link, steps: Sequence[memoryview]) -> None:
         """Our cluster file is not the newest, says a server."""

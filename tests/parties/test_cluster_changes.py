@@ -326,6 +326,39 @@ async def test_who_is_ahead_of_a_server_waits_for_it(site: Site, monkeypatch: py
     await computing
 
 
+async def test_who_comes_while_servers_begin_anew_waits_for_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until they have ended they have the former file, and would refuse whatever is begun by it."""
+    end = asyncio.Event()
+    for server in site.servers.values():
+
+        async def leave(grace: float, server: Any = server, honest: Any = server.leave) -> None:
+            server._leaving = True
+            await end.wait()
+            await honest(grace)
+
+        monkeypatch.setattr(server, "leave", leave)
+    second = following(site.cluster, settings=Settings(threads=1, peer_timeout=1.5, round_timeout=2.5))
+    await accept(site, second, "dealer", "party0", "party1")
+    await site.until(lambda: all(server.succeeding.successor is not None for server in site.servers.values()))
+
+    async def compute() -> None:
+        async with site.client() as clinic:
+            await clinic.reveal(clinic.share([2.0]) * 3)
+
+    computing = asyncio.create_task(compute())
+    await site.until(
+        lambda: computing.done()
+        or all(server.endpoint._link("clinic").behind is not None for server in site.servers.values())
+    )
+    assert not computing.done()
+    end.set()
+    await asyncio.wait(site.tasks.values(), timeout=20)
+    await site.restart("dealer", "party0", "party1")
+    await computing
+
+
 def test_what_a_change_means_in_words(tmp_path: Any) -> None:
     keys = {name: KeyPair.generate().public for name in ("dealer", "a", "b", "c", "clinic", "company", "new")}
     former = Cluster.build(
