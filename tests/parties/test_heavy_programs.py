@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 MIB = 1 << 20
 MEMORY = 128
 """MiB for runs."""
-SECONDS = 10.0
+SECONDS = (10.0, 20.0, 40.0)
+"""Of attacks, until there was one: whoever attacks takes what a machine leaves it."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -33,10 +34,13 @@ def test_heavy_programs_take_no_more_memory_than_there_is_for_runs(security):
         processes = Processes({name: process.pid for name, process in cluster.processes.items()})
         x = np.linspace(-1.0, 1.0, 5)
         before = {name: usage.peak_bytes for name, usage in processes.usage().items()}
-        with another_attacks(insiders.__name__, "heavy programs", str(cluster.folder)) as tally:
-            until = time.monotonic() + SECONDS
-            while time.monotonic() < until:
-                np.testing.assert_allclose(client.reveal(client.share(x) * 2), 2 * x, atol=1e-3)
+        for seconds in SECONDS:
+            with another_attacks(insiders.__name__, "heavy programs", str(cluster.folder)) as tally:
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    np.testing.assert_allclose(client.reveal(client.share(x) * 2), 2 * x, atol=1e-3)
+            if tally["sent"] > 100 and tally["refused"].get("ServerBusy", 0) > 10:
+                break
         peaks = {name: usage.peak_bytes for name, usage in processes.usage().items()}
     assert tally["sent"] > 100
     assert tally["refused"]["ServerBusy"] > 10
