@@ -11,7 +11,6 @@ import json
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections import Counter
@@ -186,12 +185,12 @@ def test_whoever_is_killed_at_whatever_stage(security):
     train_through(STAGES, security)
 
 
+SNIPPET = str(Path(__file__).parents[1] / "snippet.py")
 CLIENT = """
-import sys
 from nn import SGD, CrossEntropyLoss, Linear, Sequential
 from parties import Client
-net = Sequential({"out": Linear(4, 3)}).architecture((4,))
-with Client(sys.argv[1], sys.argv[2]) as client:
+net = Sequential({{"out": Linear(4, 3)}}).architecture((4,))
+with Client({path!r}, {key!r}) as client:
     client.train(
         net, [client.data("data")], CrossEntropyLoss(), SGD(lr=0.125, momentum=0.5), name="net", batch=6, steps=1,
         epochs=50.0, logits=8.0, progress=lambda made: print(made.step, flush=True),
@@ -200,21 +199,17 @@ with Client(sys.argv[1], sys.argv[2]) as client:
 
 
 @pytest.mark.slow
-def test_a_client_that_is_killed(tmp_path):
+def test_a_client_that_is_killed():
     """At three moments, whatever it was at then: another process looks on; and with none it comes to its end."""
     settings = Settings(threads=1, peer_timeout=1.5, round_timeout=4)
     with Observed(2, settings=settings) as cluster:
         with Client(cluster) as client:
             x, y = data()
             client.upload(DataSet({"x": x, "y": y}, ranges={"x": (-1, 1), "y": (0, 1)}, fraction_bits=8), "data")
-        script = tmp_path / "client.py"
-        script.write_text(textwrap.dedent(CLIENT))
-        cluster_file, key = cluster.folder / "cluster.toml", cluster.key_path("client")
+        program = CLIENT.format(path=str(cluster.path), key=str(cluster.key_path("client")))
         reached, done = 0, 100
         for pause in (0.0, 0.05, 0.1):
-            process = subprocess.Popen(
-                [sys.executable, str(script), str(cluster_file), str(key)], stdout=subprocess.PIPE, text=True
-            )
+            process = subprocess.Popen([sys.executable, SNIPPET, program], stdout=subprocess.PIPE, text=True)
             # The first checkpoint that it says, and a moment after it.
             line = process.stdout.readline()
             assert int(line) > reached, "it goes on, and not anew"

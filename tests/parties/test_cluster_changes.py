@@ -326,9 +326,7 @@ async def test_who_is_ahead_of_a_server_waits_for_it(site: Site, monkeypatch: py
     await computing
 
 
-async def test_who_comes_while_servers_begin_anew_waits_for_it(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_comes_while_servers_begin_anew_waits_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until they have ended they have the former file, and would refuse whatever is begun by it."""
     end = asyncio.Event()
     for server in site.servers.values():
@@ -349,8 +347,10 @@ async def test_who_comes_while_servers_begin_anew_waits_for_it(
 
     computing = asyncio.create_task(compute())
     await site.until(
-        lambda: computing.done()
-        or all(server.endpoint._link("clinic").behind is not None for server in site.servers.values())
+        lambda: (
+            computing.done()
+            or all(server.endpoint._link("clinic").behind is not None for server in site.servers.values())
+        )
     )
     assert not computing.done()
     end.set()
