@@ -16,12 +16,16 @@ _LOOK = 0.05
 
 
 async def await_greeting(
-    me: Member, find: Callable[[], tuple[Link, Way | None] | PeerError], deadline: float
+    me: Member,
+    find: Callable[[], tuple[Link, Way | None] | PeerError],
+    deadline: float,
+    denied_for_good: Callable[[], bool],
 ) -> PeerError | None:
     """Waits up to ``deadline`` s for a link to be established; the reason if it is not.
 
     ``find``: the link, which may be another one meanwhile, and the way to its peer; or why not to wait.  A refusal
-    ends the wait at once, if it was given in answer to an attempt made since.
+    ends the wait at once, if it was given in answer to an attempt made since; that our key is not let in does when
+    it is ``denied_for_good``.
     """
     started = monotonic()
     while True:
@@ -36,7 +40,7 @@ async def await_greeting(
         if link.refusal is not None:
             return link.refusal
         denied = outbox is not None and outbox.trouble is Trouble.DENIED and outbox.troubled_at >= started
-        if left <= 0 or denied:
+        if left <= 0 or (denied and denied_for_good()):
             return _diagnosis(me, link, outbox, deadline)
 
 

@@ -48,7 +48,7 @@ from parties.wire.messages import (
 from parties.wire.receiver import Receiver
 from parties.wire.socket_wires import SocketWires
 from parties.wire.version import package_version
-from parties.wire.wires import Owner, Transport, Way
+from parties.wire.wires import Owner, Transport, Trouble, Way
 
 log = logging.getLogger(__name__)
 
@@ -206,9 +206,15 @@ class Endpoint(Expelling):
                 return self._cannot_go_on()
             return self._link(name), self._wires.outboxes.get(name)
 
-        errors = await asyncio.gather(
-            *(await_greeting(self.me, functools.partial(find, name), deadline) for name in tuple(names))
+        def denied_for_good() -> bool:
+            """By one server alone, it may be that it has yet to hear of our file, which has followed another."""
+            ways = self._wires.outboxes.values()
+            return not self.cluster.former or all(way.trouble is Trouble.DENIED for way in ways)
+
+        waits = (
+            await_greeting(self.me, functools.partial(find, name), deadline, denied_for_good) for name in tuple(names)
         )
+        errors = await asyncio.gather(*waits)
         for error in errors:
             if error is not None:
                 raise error

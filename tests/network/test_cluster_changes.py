@@ -15,11 +15,13 @@ from parties.members.cluster import Cluster, Member, Role
 from parties.members.cluster_file import Settings
 from parties.members.keys import KeyPair
 from parties.members.succession import Step, Succession
+from parties.wire import outbox
 from parties.wire.events import Delivery, LinkFault, PeerDown
 from parties.wire.following import operator
 from parties.wire.messages import ChannelWanted, Hello, Message, Succeeded
 from parties.wire.transport import Endpoint
 from parties.wire.version import package_version
+from parties.wire.wires import Trouble
 
 from .conftest import Site, next_of, standing, until
 
@@ -90,6 +92,36 @@ async def test_who_has_an_older_file_is_told_what_followed_it(site: Site) -> Non
     await exchange(new, p0)
     # Not the other way round: who has gone on does not go back.
     assert everybody(succession.cluster, (p0, p1, clinic, new))
+
+
+async def test_who_comes_before_a_server_has_heard_of_it_is_let_in_once_it_has(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_RETRY", 0.1)
+    _, p0, p1 = await site.endpoints("dealer", "p0", "p1")
+    site.keys["new"] = KeyPair.generate()
+    begun = Succession.begin(site.cluster)
+    newer = followed(site, begun, clients=(*site.cluster.clients, client("new", site.keys["new"])))
+
+    def not_yet(_: Succession) -> None:
+        raise VersionMismatch("p1", "is busy")
+
+    p1.on_newer = not_yet
+    p0.go_on(newer)
+    new = await site.endpoint("new", cluster=newer.cluster)
+    connecting = asyncio.create_task(new.connect(deadline=20))
+    await until(lambda: new._wires.outboxes["p1"].trouble is Trouble.DENIED)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(connecting), 0.3)
+    p1.go_on(newer)
+    await connecting
+    await exchange(new, p1)
+    # Whom none of them lets in waits for nobody.
+    keys = KeyPair.generate()
+    with pytest.raises(AuthenticationError, match="does not let us in"):
+        other = replace(newer.cluster, clients=(client("late", keys),))
+        async with Endpoint(other, other.clients[0], keys, bind=False) as late:
+            await late.connect(deadline=60)
 
 
 async def test_who_is_no_member_any_more_is_cut_off(site: Site) -> None:
