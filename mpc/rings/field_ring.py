@@ -182,6 +182,12 @@ class FieldRing(WordRing, PrimeField):
     def small_sign(self, opened: Array, digits: int, size: int, dealt: Array) -> Array:
         return steps.sign(opened, digits, size, dealt)
 
+    def sign_planes(self, masks: Array, digits: int, size: int) -> Array:
+        return steps.sign_planes(masks, digits, size)
+
+    def sign_plane(self, opened: Array, digits: int, size: int, dealt: Array, one: int) -> Array:
+        return steps.sign_plane(opened, digits, size, dealt, one)
+
     def scaled_table(self, x: Array, factors: Array, before: Array | None, node: Node) -> Array:
         return characters.table(x, factors, before, node)
 

@@ -157,6 +157,16 @@ class PrimeField(Ring):
         """1/2, or -1/2 where Z is negative, from what is opened of it, and from shares of ``small_signs`` of its
         masks: each times what these have been multiplied by."""
 
+    @abstractmethod
+    def sign_planes(self, masks: Array, digits: int, size: int) -> Array:
+        """The same as packed bits: a plane for each v, of 1, or 0 where v and the mask are negative together."""
+
+    @abstractmethod
+    def sign_plane(self, opened: Array, digits: int, size: int, dealt: Array, one: int) -> Array:
+        """A packed bit of each Z, 1 or where it is negative 0, from what is opened of it and from its ``sign_planes``;
+        or shares of it from shares of these, where ``one`` stands for 1.
+        """
+
     # -- squares (mpc.rings.characters) --------------------------------------------------------------------------------
 
     @abstractmethod

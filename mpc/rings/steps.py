@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mpc.rings import threads
-from mpc.rings.bit_planes import READ_BYTES, WRITE_BYTES
+from mpc.rings.bit_planes import READ_BYTES, WRITE_BYTES, Bytes, packed
 from mpc.rings.field import FieldArray, P
 from mpc.rings.kernels import INT, READ, WRITE, flat, inline, kernel
 from mpc.rings.small import in_a_word, words
@@ -99,6 +99,22 @@ def sign(opened: FieldArray, digits: int, size: int, dealt: FieldArray) -> Field
     out = np.empty(size, np.uint64)
     some, shares, per = flat(opened), flat(dealt), in_a_word(digits)
     threads.cut(lambda i, j: _sign(some, digits, size, shares, out, i, j), some.size, least=_LEAST // per)
+    return out
+
+
+def sign_planes(masks: FieldArray, digits: int, size: int) -> Bytes:
+    """See `PrimeField.sign_planes`."""
+    out = np.empty((1 << (digits - 1), packed(size)), np.uint8)
+    some, to = flat(masks), out.reshape(-1)
+    threads.cut(lambda i, j: _planes(some, digits, size, to, i, j), packed(size), least=_LEAST // 8)
+    return out
+
+
+def sign_plane(opened: FieldArray, digits: int, size: int, dealt: Bytes, one: int) -> Bytes:
+    """See `PrimeField.sign_plane`."""
+    out = np.empty(packed(size), np.uint8)
+    some, shares = flat(opened), flat(dealt)
+    threads.cut(lambda i, j: _plane(some, digits, size, shares, one & 1, out, i, j), out.size, least=_LEAST // 8)
     return out
 
 
@@ -195,3 +211,31 @@ def _sign(opened: Any, digits: Any, size: Any, dealt: Any, out: Any, begin: Any,
             # Half a turn further signs are the others; p - x = x ^ p.
             found ^= _P & (np.uint64(0) - np.uint64((place >> (digits - 1)) & 1))
             out[np.uintp(i)] = min(found, found - _P)
+
+
+@kernel(READ, INT, INT, WRITE_BYTES, INT, INT)
+def _planes(masks: Any, digits: Any, size: Any, out: Any, begin: Any, stop: Any) -> None:
+    per, rows, row = 64 // digits, 1 << (digits - 1), (size + 7) >> 3
+    for k in range(begin, stop):
+        for v in range(rows):
+            out[np.uintp(v * row + k)] = 0
+        for b in range(min(8, size - 8 * k)):
+            word = (8 * k + b) // per
+            mask = np.int64(masks[np.uintp(word)] >> np.uint64((8 * k + b - word * per) * digits))
+            for v in range(rows):
+                bit = ((v + mask) >> (digits - 1) & 1) ^ 1
+                out[np.uintp(v * row + k)] |= np.uint8(bit << b)
+
+
+@kernel(READ, INT, INT, READ_BYTES, INT, WRITE_BYTES, INT, INT)
+def _plane(opened: Any, digits: Any, size: Any, dealt: Any, one: Any, out: Any, begin: Any, stop: Any) -> None:
+    per, rows, row = 64 // digits, 1 << (digits - 1), (size + 7) >> 3
+    for k in range(begin, stop):
+        byte = np.int64(0)
+        for b in range(min(8, size - 8 * k)):
+            word = (8 * k + b) // per
+            place = np.int64(opened[np.uintp(word)] >> np.uint64((8 * k + b - word * per) * digits))
+            bit = np.int64(dealt[np.uintp((place & (rows - 1)) * row + k)]) >> b
+            # Half a turn further bits are the others.
+            byte |= ((bit ^ ((place >> (digits - 1)) & one)) & 1) << b
+        out[np.uintp(k)] = np.uint8(byte)

@@ -38,7 +38,7 @@ from protocols.operations.digits import (
 from protocols.operations.linear import Add, Broadcast, Declare, Divide, Subtract, broadcast
 from protocols.operations.product import Multiply
 from protocols.operations.residues import Factors, Residue, Residuosity
-from protocols.operations.weighed import MOST_WEIGHED, Signed, Steps, Weighed
+from protocols.operations.weighed import MOST_WEIGHED, SignBits, Signed, Steps, Weighed
 
 MOST_DEALT = 1100
 """Bytes, with MACs, for a value that is compared and let through: more, and a round more is taken to have fewer."""
@@ -148,7 +148,19 @@ def passed(planner: Planner, x: Expression, g: Expression) -> Expression:
     x = planner.masked(x)
     if g.type.form is Form.PUBLIC or g.type.shape != x.type.shape:
         return planner.product(Multiply(), ended(planner, x, ignored), g)
-    return ended(planner, x, ignored, planner.masked(g))
+    return _ended_later(planner, x, ignored, planner.masked(g))
+
+
+def _ended_later(planner: Planner, x: Expression, ignored: int, g: Expression) -> Expression:
+    """``ended``, where the sign has been told, and what it lets through follows from that: so that there is time to
+    open its bit, for a fraction of what its sums would take once more.
+    """
+    variant, base, thresholds = variant_of(planner, x, ignored)
+    if not variant.weighed or planner.objective.security is Security.MALICIOUS:
+        return ended(planner, x, ignored, g)
+    sums = _weighed(planner, x, ignored, variant.widths, base, thresholds, equal=False)
+    sign = planner.masked(planner.make(SignBits(x.type.size, len(variant.widths)), sums))
+    return planner.make(Lifted(ignored, False, False, 0, False), x, sign, g)
 
 
 def _ignored(planner: Planner, x: Expression) -> int:

@@ -346,7 +346,8 @@ def _polynomial(
 
 
 @_rule(
-    digits.Tables, digits.Digits, weighed.Steps, weighed.Weighed, comparison.Join, bit_comparison.Sign, in_range.Ends,
+    digits.Tables, digits.Digits, weighed.Steps, weighed.Weighed, weighed.SignBits, comparison.Join,
+    bit_comparison.Sign, in_range.Ends,
     in_range.Within, residues.Residue,
     decomposed.Decomposed, decomposed.Recomposed, astray.Astray, beyond.Beyond, beyond.Beyonds, nonzero.Nonzero,
     nonzero.Zero, fourier.Waves,

@@ -13,6 +13,11 @@ rho has, for each z that there may be, the dealer deals shares in the field (`Si
 further signs are the others.  Public z says which one is taken.  Of a masked y = D + b that the sign lets through, the
 dealer deals shares of these times b besides, and one is taken likewise.
 
+*The bit itself*, for what is let through later, as a gradient is by the bit of its ReLU: of the sign's bits, for each
+z that there may be, the dealer deals XOR shares (`SignBits`), and the one that is taken is masked and opened like that
+of a chain of digits, with which nothing more is dealt but for its mask (``bit_comparison.py``): a round later, which it
+is where what is let through follows from what the sign was for.
+
 Security: nothing is opened here beyond z, which is uniform under a mask of its own: perfect, for any n - 1 parties.
 All else is dealt, fresh and uniform, and taken by public numbers.  Of many thresholds of one x, see ``digits.py``.
 With MACs there are none of numbers modulo 2^J; a sum is shown there by another sign of it (``residues.py``).
@@ -20,6 +25,7 @@ Cost: J bits are opened for a value.  Dealt are 2^w - 1 numbers for a digit of w
 bits, J, J - 1, ... 2; and 2^(J-1) elements for a bit, as many more for what it lets through.  At k = 19 bits a ReLU
 takes 144 bytes with three digits, of which the tables are 80; digits in packed bits would have 10 elements in place of
 4 for each of both (``bit_comparison.py``), as they depend on 2 J - 1 masks, and not on one.
+Of the bit by itself, 2^(J-1) bits are dealt, and one is opened.
 Source: tables that are read at public places, ``digits.py``; of a masked small number: Ishai, Kushilevitz, Meldgaard,
 Orlandi and Paskin-Cherniavsky, TCC 2013.  That signs of digits are weighed and added up is of this project.
 """
@@ -30,13 +36,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mpc.correlation import Correlation, Part
-from mpc.operation import Operand, PartyContext, Value, register, require
-from mpc.rings import Array, PrimeField, Rings, field_of
+from mpc.operation import Operand, Operation, PartyContext, Value, register, require
+from mpc.rings import BITS, Array, PrimeField, Rings, field_of
+from mpc.rings.bit_planes import packed
 from mpc.rings.small import MOST_BITS, small, words
 from mpc.rings.steps import entries, entry_bits
-from mpc.tensor_type import Form, RingName, Shape, TensorType
+from mpc.tensor_type import MAX_SIZE, Form, RingName, Shape, TensorType
 from protocols.operations.comparison import HALF, HalfSigned
-from protocols.operations.digits import Digits, MaskTables, Window
+from protocols.operations.digits import Digits, MaskTables, Window, packed_type
 from protocols.operations.passing import SaidOfMasks
 
 MOST_WEIGHED = MOST_BITS
@@ -181,3 +188,54 @@ class Signed(HalfSigned, frozen=True, tag="signed"):
 
     def _signed(self, rings: Rings, types: Sequence[TensorType], shown: Array, dealt: Array) -> Array:
         return field_of(rings).small_sign(shown, self.digits, types[0].size, dealt)
+
+
+class SmallSignBits(Correlation, frozen=True):
+    """Whether z + rho is not negative, for each z that a sum of so many ``digits`` may be: bits, a plane each."""
+
+    size: int
+    digits: int
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part((1 << (self.digits - 1), packed(self.size)), BITS),)
+
+    def make(self, rings: Rings, masks: Sequence[Array]) -> Sequence[Array]:
+        return (field_of(rings).sign_planes(masks[0], self.digits, self.size),)
+
+
+@register
+class SignBits(Operation, frozen=True, tag="sign_bits"):
+    """Of the opened sums of ``size`` numbers' digits, as many of each: a packed bit each, 1 where it is not negative.
+
+    It stands where the `Sign` of a chain of digits does.
+    """
+
+    inner: ClassVar[bool] = True
+    takes_inner: ClassVar[range] = range(1)
+    size: int
+    digits: int
+
+    def result(self, *types: TensorType) -> TensorType:
+        require(0 <= self.size <= MAX_SIZE and 0 < self.digits <= MOST_WEIGHED, f"has 1 to {MOST_WEIGHED} digits")
+        require(types == (weighed_type(self.size, self.digits).replace(form=Form.MASKED),), "takes opened sums")
+        return packed_type(packed(self.size))
+
+    def takes_share(self, operand: int) -> bool:
+        return False
+
+    def correlations(self, *types: TensorType) -> tuple[Correlation, ...]:
+        return (SmallSignBits(self.size, self.digits),)
+
+    def evaluate(
+        self, party: PartyContext, types: Sequence[TensorType], inputs: Sequence[Value], prepared: Any
+    ) -> Value:
+        opened = party.ring(types[0]).or_zeros(inputs[0].public, types[0].shape)
+        found = field_of(party.rings).sign_plane(opened, self.digits, self.size, prepared[0], party.unit)
+        return Value(None, found)
+
+    def clear(self, rings: Rings, types: Sequence[TensorType], inputs: Sequence[Array]) -> Array:
+        """With the mask 0."""
+        field = field_of(rings)
+        planes = field.sign_planes(rings[types[0].ring].zeros(types[0].shape), self.digits, self.size)
+        return field.sign_plane(inputs[0], self.digits, self.size, planes, 1)

@@ -97,6 +97,7 @@ _OF_DIGITS = (
     residues.Factors,
     residues.Residue,
     bit_comparison.Sign,
+    weighed.SignBits,
     in_range.Ends,
     in_range.Within,
     decomposed.Decomposed,

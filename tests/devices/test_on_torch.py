@@ -165,6 +165,11 @@ FIELD_CASES: dict[str, Callable[[Numbers], Any]] = {
     ],
     "small_signs": lambda x: [x.ring.small_signs(x.packed(d, N), d, N) for d in (1, 3, 4, 7)],
     "small_sign": lambda x: [x.ring.small_sign(x.packed(d, N), d, N, x(1 << (d - 1), N)) for d in (1, 3, 4, 7)],
+    "sign_planes": lambda x: [x.ring.sign_planes(x.packed(d, N), d, N) for d in (1, 3, 4, 7)],
+    "sign_plane": lambda x: [
+        x.ring.sign_plane(x.packed(d, N), d, N, x.octets(1 << (d - 1), -(-N // 8)), one)
+        for d in (1, 3, 4, 7) for one in (1, 0)
+    ],
     "scaled_table": lambda x: [
         x.ring.scaled_table(x(N), x(N), None if node.lowest else x.ring.negate(x(N)), node) for node in NODES
     ],

@@ -29,7 +29,7 @@ from protocols.operations.linear import Add, Index
 from protocols.operations.mask import Mask
 from protocols.operations.product import Multiply
 from protocols.operations.residues import Factors, Residue, Residuosity
-from protocols.operations.weighed import Signed, Steps, Weighed
+from protocols.operations.weighed import SignBits, Signed, Steps, Weighed
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
 
@@ -279,6 +279,7 @@ def test_what_does_not_go_together() -> None:
     sums = weighed.result(X, *of).replace(form=Form.MASKED)
     assert Signed(EXACTLY, False, False, 0, False, 3).result(X, sums).shape == (3,)
     sign = Sign(3, 3).result(packed_opened)
+    assert SignBits(3, 3).result(sums) == sign
     assert Lifted(EXACTLY, False, False, 0, False).result(X, sign.replace(form=Form.MASKED)).shape == (3,)
     uniform = TensorType((3,), 0, -(2.0**59), 2.0**59, Form.MASKED)
     first, second = Residue(EXACTLY, (4, 4, 4, 4, 3, 2), 0, 5), Residue(EXACTLY, (4, 4, 4, 4, 3, 2), 5, 1)
@@ -339,6 +340,12 @@ def test_what_does_not_go_together() -> None:
         lambda: Compare(EXACTLY, False, False, 17, False).result(X, opened, X),
         lambda: Sign(3, 10).result(packed_opened.replace(shape=(19, 1))),
         lambda: Sign(-1, 3).result(packed_opened),
+        lambda: SignBits(3, 8).result(sums),
+        lambda: SignBits(-1, 3).result(sums),
+        lambda: SignBits(30, 3).result(sums),
+        lambda: SignBits(3, 2).result(sums),
+        lambda: SignBits(3, 3).result(sums.replace(form=Form.SHARED)),
+        lambda: SignBits(3, 3).result(packed_opened),
         lambda: Sign(9, 3).result(packed_opened),
         lambda: Lifted(EXACTLY, False, False, 0, False).result(X, opened),
         lambda: Join((2, 2)).result(opened),

@@ -36,7 +36,7 @@ from protocols.operations.nonzero import Nonzero
 from protocols.operations.one_hot import OneHot
 from protocols.operations.product import Multiply
 from protocols.operations.residues import Factors, Residue, Residuosity
-from protocols.operations.weighed import Signed
+from protocols.operations.weighed import SignBits, Signed
 from protocols.readings.clear import clear, clear_values
 from protocols.readings.explain import Examined
 from protocols.readings.memory import MemoryStore, run_in_memory
@@ -74,6 +74,12 @@ def checks(objective: Objective) -> list[Expression]:
     return [*checks, comparison.ended(Planner(objective=objective), x, -1)]
 
 
+def gradients(objective: Objective) -> list[Expression]:
+    """What is let through forwards, and another by the same bits on the way back."""
+    planner, x, y, g = Planner(objective=objective), own(3), own(3), own(3)
+    return [comparison.relu(planner, x), comparison.passed(planner, x, g), comparison.passed(planner, y, g)]
+
+
 def places(objective: Objective) -> list[Expression]:
     x, y = own(2, low=0.0), Expression(Input((2,), 0, 0.0, 3.0))
     return [Expression(OneHot(101), (x,)), Expression(OneHot(4), (y,))]
@@ -90,7 +96,7 @@ def cuts(objective: Objective) -> list[Expression]:
 
 
 PROGRAMS: dict[str, Callable[[Objective], list[Expression]]] = {
-    "signs": signs, "thresholds": thresholds, "checks": checks, "places": places, "cuts": cuts,
+    "signs": signs, "thresholds": thresholds, "checks": checks, "places": places, "cuts": cuts, "gradients": gradients,
 }  # fmt: skip
 
 
@@ -130,9 +136,9 @@ def altered(operation: Operation) -> Iterator[Operation]:
         changes += [{"count": operation.count + n} for n in (-1, 1)]
     if isinstance(operation, Join):
         changes += [{"groups": operation.groups[::-1]}]
-    if isinstance(operation, Sign):
+    if isinstance(operation, Sign | SignBits):
         changes += [{"size": n} for n in range(1, 9)]
-    if isinstance(operation, Sign | Signed | Within):
+    if isinstance(operation, Sign | SignBits | Signed | Within):
         changes += [{"digits": operation.digits + n} for n in (-1, 1)]
     if isinstance(operation, Ends):
         changes += [{"widths": operation.widths[::-1]}]

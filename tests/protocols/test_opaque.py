@@ -18,7 +18,7 @@ from mpc.security import Security
 from protocols.lowering.plan import plan
 from protocols.readings.clear import clear_values
 from protocols.readings.memory import MemoryStore, as_sent, run_in_memory
-from protocols.trace.mathematics import Keep, Multiply, Node
+from protocols.trace.mathematics import Keep, LetThrough, Multiply, Node
 from protocols.trace.random import Random
 from protocols.trace.secret_tensor import SecretTensor, concatenate, graph_of
 
@@ -72,7 +72,7 @@ def comparisons(s: Any) -> list[SecretTensor]:
     x, y = s.secret((3,)), s.secret((2, 3))
     many = s.secret((1,)) >= np.linspace(-3, 3, 64)
     few = [x > 0.5, (x * x).relu(), (y <= 1) * x, x.clip(-1, 1), (y == 0.5) * x, s.secret((2,), 0, 3, 0).one_hot(4)]
-    return [*few, many]
+    return [*few, many, x._joined(LetThrough(), x, x * x - 1.0)]
 
 
 def kept(s: Any) -> list[SecretTensor]:

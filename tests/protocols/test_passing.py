@@ -18,11 +18,12 @@ from mpc.tensor_type import SLACK, Form, TensorType
 from protocols.operations.bit_comparison import Lifted, Sign
 from protocols.operations.comparison import Compare, Comparison
 from protocols.operations.digits import EXACTLY, Digits, Tables, mistaken
-from protocols.operations.weighed import Signed, Steps, Weighed, weighed_type
+from protocols.operations.weighed import SignBits, Signed, Steps, Weighed, weighed_type
 
 F, RINGS, ONE = FieldRing(), known_rings(), PartyContext(0, 1)
 WIDTHS, DROPPED = (7, 7, 6), 13
-VARIANTS = ("two rounds", "three rounds", "with MACs")
+VARIANTS = ("two rounds", "by its bit", "three rounds", "with MACs")
+WEIGHED = VARIANTS[:2]
 
 
 def evaluated(operation: Operation, types: Sequence[TensorType], values: Sequence[Value]) -> Value:
@@ -46,12 +47,16 @@ def through(variant: str, ignored: int, x: TensorType, raw: Any, r: Any) -> Any:
     """Of x = D - r."""
     a = F.negate(r)
     value, ring = Value(F.subtract(raw, a), a), FIELD if variant == "with MACs" else BITS
-    if variant == "two rounds":
+    if variant in WEIGHED:
         steps = [Steps(ignored, WIDTHS, small(3 - max(j - 1, 0)), j) for j in range(3)]
         each = [step.result(x) for step in steps]
         weighed, tables = Weighed(ignored, WIDTHS, small(3)), [evaluated(step, (x,), [value]) for step in steps]
         seen, of = opened(evaluated(weighed, (x, *each), [value, *tables]), weighed.result(x, *each))
-        result = evaluated(Signed(ignored, False, False, DROPPED, True, 3), (x, of, x), [value, seen, value])
+        last: Comparison = Signed(ignored, False, False, DROPPED, True, 3)
+        if variant == "by its bit":
+            last, bits = Lifted(ignored, False, False, DROPPED, True), SignBits(x.size, 3)
+            seen, of = opened(evaluated(bits, (of,), [seen]), bits.result(of))
+        result = evaluated(last, (x, of, x), [value, seen, value])
         return F.to_signed(F.add(result.public, result.share))
     tables, digits = Tables(ignored, WIDTHS, ring), Digits(ignored, WIDTHS, ring)
     t = tables.result(x)
@@ -70,7 +75,7 @@ def through(variant: str, ignored: int, x: TensorType, raw: Any, r: Any) -> Any:
 def test_every_edge_under_every_edge_of_masks(ignored: int, variant: str) -> None:
     """Off by less than a unit, and by what is ignored: never by what a wrap is worth."""
     most = 2 ** (sum(WIDTHS) + ignored) - 2 ** max(ignored, 0) - 1
-    if variant == "two rounds":
+    if variant in WEIGHED:
         most -= 2 ** (sum(WIDTHS[:-1]) + ignored)
     most -= 2 ** max(ignored, 0) // 2
     marks = {0, 1, 2, most // 2, most, *(2**k for k in range(0, most.bit_length(), 3)), 2 ** max(ignored, 0)}

@@ -291,6 +291,12 @@ def _residuosity(draw: Draw) -> Expression:
     return _ended(draw, STRICT)
 
 
+@of("sign_bits")
+def _passed(draw: Draw) -> Expression:
+    """By the bit of a sum of digits."""
+    return comparison.passed(Planner(objective=LATENCY), _of_both_signs(draw), draw.secret(2, 3))
+
+
 @of("signed")
 def _signed(draw: Draw) -> Expression:
     return _ended(draw, LATENCY)

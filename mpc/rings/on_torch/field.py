@@ -147,6 +147,12 @@ class TorchField(TorchRing, PrimeField):
     def small_sign(self, opened: Any, digits: int, size: int, dealt: Any) -> Any:
         return steps.sign(opened, digits, size, dealt)
 
+    def sign_planes(self, masks: Any, digits: int, size: int) -> Any:
+        return steps.sign_planes(masks, digits, size)
+
+    def sign_plane(self, opened: Any, digits: int, size: int, dealt: Any, one: int) -> Any:
+        return steps.sign_plane(opened, digits, size, dealt, one)
+
     def scaled_table(self, x: Any, factors: Any, before: Any | None, node: Node) -> Any:
         return characters.table(x, factors, before, node)
 

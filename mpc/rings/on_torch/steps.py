@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from mpc.rings.field import P
+from mpc.rings.on_torch import planes
 from mpc.rings.on_torch.fused import fused
 from mpc.rings.on_torch.layout import TorchRing
 from mpc.rings.on_torch.words import Tensor, turned
@@ -151,3 +152,19 @@ def sign(opened: Tensor, digits: int, size: int, dealt: Tensor) -> Tensor:
     place, rows = _unpack(opened, digits, size), 1 << (digits - 1)
     found = dealt.reshape(rows, size).gather(0, (place & (rows - 1))[None])[0]
     return turned(place >= rows, found)
+
+
+@fused
+def sign_planes(masks: Tensor, digits: int, size: int) -> Tensor:
+    """See `PrimeField.sign_planes`."""
+    places = torch.arange(1 << (digits - 1), device=masks.device)[:, None]
+    return planes.pack((places + _unpack(masks, digits, size)) >> (digits - 1) & 1 ^ 1)
+
+
+@fused
+def sign_plane(opened: Tensor, digits: int, size: int, dealt: Tensor, one: int) -> Tensor:
+    """See `PrimeField.sign_plane`."""
+    place, rows = _unpack(opened, digits, size), 1 << (digits - 1)
+    bits = planes.unpack(dealt, size).to(torch.int64)
+    found = bits.gather(0, (place & (rows - 1))[None])[0]
+    return planes.pack(found ^ (place >> (digits - 1) & one & 1))
