@@ -60,6 +60,7 @@ from parties.messages.uploads import (
 )
 from parties.stored.chunks import WINDOW, Grid, masked_chunks
 from parties.stored.record import tensor_infos
+from parties.wire.messages import Payload
 from protocols.randomness.dealt import read_seeds
 from protocols.readings.dealer import digest
 
@@ -224,15 +225,25 @@ class Uploading:
         with self._conversation([self._coordinator]) as conversation:
             message = Upload(version=self._version, name=self._name, tensors=self._infos, content=self._content)
             self._board.send(self._coordinator, message, [self._description])
-            reply = (await conversation.take(UploadSeed, [self._coordinator], self._patience))[self._coordinator]
-        if len(reply.buffers) != 1 or not isinstance(reply.message, UploadSeed):
+            self._version, buffers = await self._reply(conversation)
+        if len(buffers) != 1:
             raise ProtocolViolation(self._coordinator, "sent the wrong number of seeds")
-        self._version = reply.message.continued
         try:
-            seeds = read_seeds(reply.buffers[0], len(self._parties))
+            seeds = read_seeds(buffers[0], len(self._parties))
         except ProgramError:
             raise ProtocolViolation(self._coordinator, "sent seeds of the wrong length") from None
-        return seeds, digest(reply.buffers)
+        return seeds, digest(buffers)
+
+    async def _reply(self, conversation: Conversation) -> tuple[str, Payload]:
+        """The coordinator's.  What parties still say of the attempt before is passed over: they say it again."""
+        until = time.monotonic() + self._patience
+        while delivery := await conversation.take_next(max(0.0, until - time.monotonic())):
+            sender, message = delivery.sender.name, delivery.message
+            if isinstance(message, UploadSeed) and sender == self._coordinator:
+                return message.continued, delivery.buffers
+            if not isinstance(message, ChunksStored | VersionReady) or sender not in self._parties:
+                raise ProtocolViolation(sender, f"sent {type(message).__name__} out of turn")
+        raise PeerLost(self._coordinator, f"sent no UploadSeed within {self._patience:g} s")
 
     async def _send(self, conversation: Conversation, seeds: tuple[Seed, ...]) -> None:
         """What each party lacks, none further ahead of the slowest than the window; and all of it, signed."""

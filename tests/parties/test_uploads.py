@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mpc.errors import NoSuchName, PeerError, ProtocolViolation, RemoteError, ServerBusy
 from mpc.rings import FieldRing, field
@@ -32,6 +33,7 @@ from parties.messages.uploads import (
     UploadFailed,
     UploadSeed,
     VersionDropped,
+    VersionReady,
 )
 from parties.stored import chunks as chunking
 from parties.stored import uploads as uploads_module
@@ -271,6 +273,28 @@ async def test_it_goes_on_when_servers_are_back(site: Any, lost: tuple[str, ...]
         assert sorted(set(numbers)) == list(range(75)), party
         # What was acknowledged is not sent again: no more than the window is.
         assert len(numbers) <= 75 + WINDOW
+
+
+@pytest.mark.parametrize("late", [ChunksStored(version=ID, attempt=ID, chunks=1), VersionReady(version=ID)])
+async def test_what_a_party_still_says_of_the_attempt_before_is_passed_over(site: Any, late: Any) -> None:
+    """It comes while the dealer is asked once more; what is of no attempt is refused."""
+    async with site.client("company") as company:
+        board, send = company._board, company._board.send
+        said = [late]
+
+        def asked(server: str, message: Message, payload: Any = ()) -> int:
+            if isinstance(message, Upload):
+                about = replace(said[0], version=message.version)
+                board._deliver(Delivery(site.cluster.member("party0"), about, []))
+            return int(send(server, message, payload))
+
+        board.send = asked
+        await company.upload(model(0.5), "m")
+        assert await scale_of(company) == 0.5
+        said[0] = UploadSeed(version=ID, continued=ID, masks="")
+        with pytest.raises(ProtocolViolation, match="party0: sent UploadSeed out of turn"):
+            await company.upload(model(0.25), "m")
+        assert await scale_of(company) == 0.5
 
 
 async def interrupted(site: Any, scale: float = 0.5, at: int = 40) -> None:
