@@ -99,7 +99,8 @@ class Server(Runs[JobT]):
                     await self._emptied.wait()
         for job in list(self.jobs.values()):
             self.fail(job, PeerLost(self.member.name, f"was stopped, and the run was not over within {grace:g} s"))
-        peers = [m.name for m in self.cluster.members if m != self.member and self.endpoint.connected(m.name)]
+        # Of our own name is whoever operates us: the answer to the last signature is on its way there.
+        peers = [member.name for member in self.cluster.members if self.endpoint.connected(member.name)]
         await asyncio.gather(*map(self._heard_out, peers))
 
     async def _heard_out(self, peer: str) -> None:

@@ -326,6 +326,20 @@ async def test_who_is_ahead_of_a_server_waits_for_it(site: Site, monkeypatch: py
     await computing
 
 
+async def test_who_signs_last_is_heard_out_before_its_server_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, heard = site.servers["party1"], list[str]()
+
+    async def ping(peer: str, deadline: float, honest: Any = server.endpoint.ping) -> float:
+        heard.append(peer)
+        return float(await honest(peer, deadline))
+
+    monkeypatch.setattr(server.endpoint, "ping", ping)
+    second = following(site.cluster, settings=Settings(threads=1, peer_timeout=1.5, round_timeout=2.5))
+    assert not await accept(site, second, "dealer", "party0", "party1")
+    await asyncio.wait([site.tasks["party1"]], timeout=20)
+    assert "party1" in heard
+
+
 async def test_who_comes_while_servers_begin_anew_waits_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until they have ended they have the former file, and would refuse whatever is begun by it."""
     end = asyncio.Event()
