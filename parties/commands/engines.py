@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 MAX_WORKERS = 4096
 
 
-def engine_arguments(parser: argparse.ArgumentParser, work: str) -> None:
-    """``work``: what is done there."""
+def engine_arguments(parser: argparse.ArgumentParser, work: str, *, stock: bool = False) -> None:
+    """``work``: what is done there; ``stock``: whether workers can keep what is dealt ahead of time."""
     group = parser.add_argument_group("on several machines")
     group.add_argument(
         "--engine", choices=("local", "ray"), default="local",
@@ -32,14 +32,20 @@ def engine_arguments(parser: argparse.ArgumentParser, work: str) -> None:
         "--worker-ports", type=_ports, metavar="FIRST-LAST",
         help="where workers listen for those of others, on each machine (default: any port)",
     )  # fmt: skip
+    if stock:
+        group.add_argument(
+            "--worker-stock", metavar="FOLDER",
+            help="where workers keep what is dealt ahead of time, sealed, on each machine or all together"
+            " (default: it passes this process, and lies in its data folder)",
+        )  # fmt: skip
 
 
 def workforce_of(options: argparse.Namespace, cluster: Cluster) -> Callable[[], Workforce] | None:
     """What makes it, if there is to be one.  Raises UsageError for flags that go with another engine."""
     if options.engine == "ray":
         return lambda: _on_ray(options, cluster)
-    for name in ("workers", "address", "worker_ports"):
-        if getattr(options, name) is not None:
+    for name in ("workers", "address", "worker_ports", "worker_stock"):
+        if getattr(options, name, None) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for --engine ray")
     return None
 
@@ -54,6 +60,7 @@ def _on_ray(options: argparse.Namespace, cluster: Cluster) -> Workforce:
         cpus=options.threads or cluster.settings.threads or 1,
         ports=options.worker_ports or (0,),
         device=options.device,
+        stock=getattr(options, "worker_stock", None) or "",
     )
 
 

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "party", metavar="PARTY", help="which one: its name in the cluster file, or 0 for the first [[party]] there"
     )
     server_arguments(parser)
-    engine_arguments(parser, "runs are computed")
+    engine_arguments(parser, "runs are computed", stock=True)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -36,6 +36,8 @@ from parties.wire.messages import Message
 
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 MAX_COUNT = 1_000_000
+MAX_LOST = 10_000
+"""Items that one message says are lost."""
 MAX_PROGRAMS = 10_000
 """In one message: what a party has stock of."""
 
@@ -130,6 +132,14 @@ class Spent(ItemMessage, frozen=True):
     senders: ClassVar[frozenset[Role]] = FROM_PARTY
     program: Digest
     position: Count
+
+
+class StockLost(Message, frozen=True):
+    """The party has lost these items of its stock: they are not to be assigned."""
+
+    senders: ClassVar[frozenset[Role]] = FROM_PARTY
+    session: Id
+    numbers: Annotated[tuple[Number, ...], msgspec.Meta(max_length=MAX_LOST)]
 
 
 class Agreed(RunMessage, frozen=True):

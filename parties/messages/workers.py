@@ -19,6 +19,14 @@
             head   --Over--> worker        forget the run
             worker --Beat--> head          once a second
 
+Of what is dealt ahead of time (`parties.stock.shelf`), under names that the head makes for items (``run``):
+
+            head   --Keep--> worker        collect a piece of an item, and keep it, sealed
+            worker --Kept--> head          it is on the worker's shelf, durably
+            head   --Look--> worker        what lies on its shelf?
+            worker --Lying--> head
+            head   --Sweep--> worker       remove these from it
+
 Of a dealer, which deals under names that it makes for that (``run``):
 
             head   --HoldSeeds--> worker   of the masks of a version; kept until ``Drop``
@@ -43,7 +51,7 @@ from parties.members.cluster import Role
 from parties.messages.evidence import AnySaid, Evidence, RunSubject, Signature, Statement
 from parties.messages.failures import Fault
 from parties.messages.fields import Count, Id, Name, Seconds
-from parties.messages.runs import Address, Door, LinkPublic, Source
+from parties.messages.runs import Address, Door, LinkPublic, LinkSecret, Source
 from parties.tally import Sent
 from parties.wire.messages import Message
 
@@ -73,11 +81,15 @@ class Settle(WorkerMessage, frozen=True):
 
 
 class Settled(WorkerMessage, frozen=True):
-    """Ready for runs; ``host`` and ``process``: the name of its machine and its number there, for the operator."""
+    """Ready for runs; ``host`` and ``process``: the name of its machine and its number there, for the operator.
+
+    ``shelf``: which one it has, if any.
+    """
 
     address: Address
     process: Count
     host: Annotated[str, msgspec.Meta(max_length=255)]
+    shelf: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,12 +114,60 @@ class Drop(WorkerMessage, frozen=True):
     version: Id
 
 
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the pieces of an item lie, of which head (``owner``), by what ``label`` and under which key they open."""
+
+    shelf: Id
+    owner: Id
+    name: Id
+    label: tuple[str, ...]
+    key: LinkSecret
+
+    def __repr__(self) -> str:
+        return f"Place({self.shelf[:8]}/{self.name[:8]})"
+
+
+class Keep(WorkerRun, frozen=True):
+    """Collect that piece, of so many bytes, from ``source``, and keep it at that place.
+
+    For a run of that client's, who has ``held`` bytes on that shelf.
+    """
+
+    place: Place
+    piece: Count
+    source: Source
+    size: Count
+    client: Name
+    held: Count
+
+
+class Kept(WorkerRun, frozen=True):
+    """It is there."""
+
+
+class Look(WorkerMessage, frozen=True):
+    """What lies there of that head's?"""
+
+    owner: Id
+
+
+class Lying(WorkerMessage, frozen=True):
+    """Payload: their names, 16 bytes each, joined."""
+
+
+class Sweep(WorkerMessage, frozen=True):
+    """Payload likewise: these are not wanted."""
+
+    owner: Id
+
+
 class Take(WorkerRun, frozen=True):
     """Payload: the program, then what was dealt for its first part.
 
     ``client``: on whose behalf; ``inputs``: whether there are inputs of its own (not in a training job).  ``versions``
     by slot; ``drawn`` and ``part``: the order of rows (`protocols.readings.drawing`).  ``parts``: what is said of what
-    is stored.  ``source``: from where what was dealt beside the seed is to be collected.
+    is stored.  ``source``: from where what was dealt beside the seed is to be collected;
+    ``place``: or where it lies, if it was dealt ahead of time.
     """
 
     client: Name
@@ -119,6 +179,7 @@ class Take(WorkerRun, frozen=True):
     parts: tuple[Statement, ...]
     expected: Seconds
     source: Source | None
+    place: Place | None
 
 
 class HoldSeeds(WorkerMessage, frozen=True):

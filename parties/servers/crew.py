@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from mpc.errors import PeerError, PeerLost, ProgramError, ServerBusy, TesseraError
 from parties.members.cluster import Cluster, Member
 from parties.messages.status import WorkersSeen
-from parties.messages.workers import ABOUT, Beat, Drop, Over, Settle, Settled, WorkerRun
+from parties.messages.workers import ABOUT, Beat, Drop, Lying, Over, Settle, Settled, WorkerRun
 from parties.servers.engine import Engine, MadeT, TaskT
 from parties.stored.policy import not_in_use
 from parties.wire.direct import NO_LIMIT, DirectLink, Doors, LinkKey
@@ -104,6 +104,8 @@ class WorkerHere(Generic[ChargeT]):
     def __init__(self, name: str, link: DirectLink) -> None:
         self.name, self.link = name, link
         self.address, self.process = "", 0
+        self.shelf = ""
+        """Where it keeps what is dealt ahead of time, if it does."""
         self.charges: dict[str, ChargeT] = {}
         self.held = set[str]()
         """Versions of which it has what is stored."""
@@ -136,6 +138,10 @@ class Crew(Generic[ChargeT]):
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
+        self.came: Callable[[WorkerHere[ChargeT]], None] = lambda worker: None
+        """Called with each worker that has come."""
+        self.lying: Callable[[WorkerHere[ChargeT], Payload], None] = lambda worker, payload: None
+        """And with what each says that lies on its shelf."""
 
     async def open(self) -> None:
         """Have the workers started."""
@@ -219,16 +225,19 @@ class Crew(Generic[ChargeT]):
             except TimeoutError:
                 raise PeerLost(worker.name, "has given no sign of life within peer_timeout") from None
             if isinstance(message, Settled):
-                worker.address, worker.process = message.address, message.process
+                worker.address, worker.process, worker.shelf = message.address, message.process, message.shelf
                 self.workers[worker.name] = worker
                 self._changed.set()
                 where = message.host, message.process, message.address
                 log.info("%s is there, on %s (process %d), and meets others at %s", worker.name, *where)
+                self.came(worker)
             elif isinstance(message, WorkerRun):
                 # One that is over here the worker has not heard the end of.
                 charge = worker.charges.get(message.run)
                 if charge is not None:
                     charge.hear(message, payload)
+            elif isinstance(message, Lying):
+                self.lying(worker, payload)
             elif not isinstance(message, Beat):
                 raise ProgramError(f"{worker.name} says {type(message).__name__}, which is not for a head")
 
@@ -245,10 +254,11 @@ class Crew(Generic[ChargeT]):
 
     # -- charges ---------------------------------------------------------------------------------------------------
 
-    def choose(self, size: int, versions: frozenset[str]) -> WorkerHere[ChargeT]:
-        """A worker that has so many bytes of memory free.  Raises ServerBusy."""
+    def choose(self, size: int, versions: frozenset[str], shelf: str = "") -> WorkerHere[ChargeT]:
+        """A worker that has so many bytes of memory free, and that shelf, if there is to be one.  Raises ServerBusy."""
+        workers = [worker for worker in self.workers.values() if not shelf or worker.shelf == shelf]
         found = min(
-            self.workers.values(),
+            workers,
             key=lambda worker: (worker.reserved, len(worker.charges), len(versions - worker.held)),
             default=None,
         )
@@ -256,7 +266,7 @@ class Crew(Generic[ChargeT]):
             raise ServerBusy(self._me.name, "has none of its workers at the moment: try again later")
         if found.charges and found.reserved + size > self._memory:
             raise ServerBusy(
-                self._me.name, f"none of its {len(self.workers)} workers has {size >> 20} MiB left: try again"
+                self._me.name, f"none of its {len(workers)} workers has {size >> 20} MiB left: try again"
                 " when other runs have ended",
             )  # fmt: skip
         return found

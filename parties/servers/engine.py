@@ -24,6 +24,7 @@ from parties.messages.bindings import BoundProgram
 from parties.messages.evidence import RunSubject, Said
 from parties.messages.runs import Source
 from parties.messages.status import WorkersSeen
+from parties.messages.workers import Place
 from parties.servers.testimony import Testimony
 from parties.stored.stored_version import ReadForRun
 from protocols.randomness.source import Payload, RandomnessSource
@@ -47,6 +48,8 @@ class Task:
     """Bytes of memory that it takes."""
     seconds: float
     """That preparing it takes, about."""
+    place: Place | None = None
+    """Where what was dealt beside the seed lies with a worker, if it was dealt ahead of time."""
     source: Source | None = None
     """Where what was dealt beside the seed is to be collected, if a worker computes the run."""
 

@@ -90,7 +90,11 @@ class PartyServer(Server[PartyJob]):
             self._engine = LocalEngine(cluster, member, self._source, self.proofs.sign)
         else:
             memory, in_use = self.governor.admission.at_once, self._secrets.is_in_use
-            self._engine = placing = Placing(cluster, member, workforce, self._rings, self.proofs.sign, in_use, memory)
+            self._engine = placing = Placing(
+                cluster, member, workforce, self._rings, self.proofs.sign, in_use, memory, self.material,
+                self.spawn,
+            )  # fmt: skip
+            self.material.shelves = placing.shelves
         self.succeeding.whenever(self._engine.follow)
         self.whenever_leave_changes(self._engine.sweep)
         self._elsewhere = Elsewhere(self, placing, self.online, self._parts, self._agree)
@@ -220,7 +224,10 @@ class PartyServer(Server[PartyJob]):
         def work() -> Made:
             read = self._secrets.read_for(bound, client.name)
             # From here on the item is used, whatever becomes of the run.
-            part = self.material.take(message, ledger_name(bound, message)) if message.number else payload
+            part, place = payload, None
+            if message.number:
+                part, place = self.material.take(message, ledger_name(bound, message))
+                job.shelved = place is not None
             if job.collecting is not None:
                 part = [*part, *job.collecting.wait(schedule.dealt[0])]
             return self._engine.make(
@@ -234,6 +241,7 @@ class PartyServer(Server[PartyJob]):
                     dealt=part,
                     size=self.governor.admission.size_of(bound.program),
                     seconds=seconds,
+                    place=place,
                     source=message.source,
                 )
             )

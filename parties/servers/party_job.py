@@ -58,6 +58,8 @@ class PartyJob(Job):
         """What was dealt for the parts that are to be prepared next."""
         self.collecting: Collecting | None = None
         """From where these come, if they do not come with the dealer's messages, and no worker computes the run."""
+        self.shelved = False
+        """What was dealt for it ahead of time lies with a worker."""
         self.preparing = False
         """A thread prepares one."""
         self.told = 0

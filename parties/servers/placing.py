@@ -12,7 +12,7 @@ for them was marked used before the worker had it, and whoever asks again is dea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mpc.errors import PeerLost, ProgramError, TesseraError
 from mpc.operation import Value
@@ -47,6 +47,8 @@ from parties.messages.workers import (
 from parties.servers.crew import Charge, Crew, OnCrew, WorkerHere, Workforce
 from parties.servers.engine import Made, Task
 from parties.servers.pace import nobody_waits
+from parties.servers.shelving import Shelves
+from parties.stock.material import Material
 from parties.wire.messages import Buffer, Message, Payload
 
 
@@ -184,9 +186,15 @@ class Placing(OnCrew[Task, Made, PlacedRun]):
         sign: Callable[[Said], bytes],
         in_use: Callable[[str], bool],
         memory: int,
+        material: Material,
+        spawn: Callable[[Any], object],
     ) -> None:
-        """``in_use``: whether a version is; ``memory``: bytes that the runs of one worker may take."""
+        """``in_use``: whether a version is; ``memory``: bytes that the runs of one worker may take; ``material``:
+        what has been dealt ahead of time; ``spawn``: has something done as long as the server is there.
+        """
         super().__init__(Crew(cluster, me, workforce, in_use, memory))
+        self.shelves = Shelves(self.crew, me, material, spawn)
+        self._spawn = spawn
         self._security, self._me, self._sign = cluster.settings.security, me, sign
         self.ring = rings[FIELD]
 
@@ -195,6 +203,10 @@ class Placing(OnCrew[Task, Made, PlacedRun]):
         if not isinstance(said, SeenSaid | SigmaSaid) or said.of != of:
             raise ProgramError("a worker asks for a signature of something else than its run's MAC check")
         return self._sign(said)
+
+    async def open(self) -> None:
+        await super().open()
+        self._spawn(self.shelves.work())
 
     def lost(self, worker: str, why: str) -> PeerLost:
         """What is said of a run on that worker."""
@@ -206,12 +218,14 @@ class Placing(OnCrew[Task, Made, PlacedRun]):
         return Made(self.crew.wait_for(self._place(task)))
 
     def forget(self, run: str) -> None:
+        self.shelves.forget(run)
         charge = self.crew.forget(run)
         if charge is not None:
             charge.settle(error=nobody_waits())
 
     async def _place(self, task: Task) -> PlacedRun:
-        worker = self.crew.choose(task.size, frozenset(task.bound.versions))
+        shelf = "" if task.place is None else task.place.shelf
+        worker = self.crew.choose(task.size, frozenset(task.bound.versions), shelf)
         run = PlacedRun(self, worker, task, self._security)
         answer = run.answer
         self.crew.put(worker, run)
@@ -234,6 +248,7 @@ class Placing(OnCrew[Task, Made, PlacedRun]):
                 parts=task.read.parts,
                 expected=task.seconds,
                 source=task.source,
+                place=task.place,
             )
             await self.crew.send(worker, take, [run.program.encode(), *task.dealt])
             await answer

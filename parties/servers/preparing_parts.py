@@ -94,6 +94,8 @@ class PreparingParts:
         payload = job.to_prepare.popleft() if job.to_prepare else []
 
         def part() -> Sequence[memoryview]:
+            if job.shelved:
+                return []
             if self.unread(job):
                 return self._read(job.assigned, ledger_name(bound, job.assigned), run.prepared)
             return payload if job.collecting is None else job.collecting.wait(run.schedule.dealt[run.prepared])

@@ -13,7 +13,7 @@ from mpc.rings import Array
 from parties.members.cluster import Member
 from parties.messages.bindings import BoundProgram
 from parties.messages.evidence import session_failed
-from parties.messages.stock import Spent, Stock, Stocked, StockHeld, StockRefused
+from parties.messages.stock import Spent, Stock, Stocked, StockHeld, StockLost, StockRefused
 from parties.operate.audit.quota import size_of
 from parties.servers.auditing import stock_order
 from parties.servers.server import Server
@@ -72,6 +72,7 @@ class StockDesk:
         )
         server.on(Stocked, lambda party, message, _: self.stocker.stored(party, message))
         server.on(StockRefused, self._on_refused)
+        server.on(StockLost, lambda party, message, _: server.spawn(self.stocker.lose(party, message)))
         server.on(Spent, lambda party, message, _: server.spawn(self.stocker.doubt(party, message)))
 
     def assign(self, bound: BoundProgram, client: str, run: str) -> tuple[ItemId, ItemRecord] | None:

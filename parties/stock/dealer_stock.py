@@ -46,9 +46,11 @@ _HAS_ITEMS = "program IN (SELECT program FROM unspent)"
 
 _DOUBTS = """
 CREATE TEMP TABLE doubted (program TEXT, party TEXT, below INTEGER NOT NULL, PRIMARY KEY (program, party));
+CREATE TEMP TABLE lost (session TEXT, number INTEGER, party TEXT, PRIMARY KEY (session, number, party)) WITHOUT ROWID;
 CREATE TEMP VIEW floors AS SELECT program, max(below) AS below FROM doubted GROUP BY program;
 CREATE TEMP VIEW usable AS
-    SELECT unspent.* FROM unspent LEFT JOIN floors USING (program) WHERE number >= ifnull(below, 0);
+    SELECT unspent.* FROM unspent LEFT JOIN floors USING (program) WHERE number >= ifnull(below, 0)
+    AND NOT EXISTS (SELECT 1 FROM lost WHERE lost.session = unspent.session AND lost.number = unspent.number);
 """
 
 MAX_ITEMS = 100_000
@@ -106,6 +108,7 @@ class DealerStock(Ledger):
                 return self._session
             db.execute("UPDATE sessions SET destroyed = 1")
             db.execute("DELETE FROM doubted")
+            db.execute("DELETE FROM lost")
             session = _session(db)
         self._session = session
         self._sweep()
@@ -141,16 +144,37 @@ class DealerStock(Ledger):
             db.execute("INSERT OR REPLACE INTO doubted VALUES (?, ?, ?)", (program, party, below))
         return True
 
+    def lose(self, party: str, session: str, numbers: Sequence[int]) -> list[str]:
+        """That party has not got these items, which are in stock and asked for by nobody; of which programs they are.
+
+        They are in doubt from now on.
+        """
+        programs = set[str]()
+        with self._vault.transaction() as db:
+            for number in numbers:
+                there = "SELECT program FROM usable WHERE session = ? AND number = ? AND state = 'fresh'"
+                row = db.execute(there, (session, number)).fetchone()
+                if row is not None:
+                    db.execute("INSERT INTO lost VALUES (?, ?, ?)", (session, number, party))
+                    programs.add(str(row[0]))
+        return sorted(programs)
+
     def trust(self, party: str) -> None:
         """That party has been started anew, and may have again what it had not."""
         with self._vault.transaction() as db:
             db.execute("DELETE FROM doubted WHERE party = ?", (party,))
+            db.execute("DELETE FROM lost WHERE party = ?", (party,))
 
     def drop_doubted(self, program: str) -> int:
         """Discards what is in doubt of the program; how many items that were."""
         with self._vault.transaction() as db:
             floor = db.execute("SELECT below FROM floors WHERE program = ?", (program,)).fetchone()
-        return 0 if floor is None else self.skip(self._session, program, floor[0])
+            lost = db.execute(
+                "UPDATE items SET state = 'discarded' WHERE state = 'fresh' AND program = ?"
+                " AND (session, number) IN (SELECT session, number FROM lost)",
+                (program,),
+            ).rowcount
+        return lost + (0 if floor is None else self.skip(self._session, program, floor[0]))
 
     def begin(self, program: str, payload: Sequence[Buffer], client: str = "", above: int = 0) -> ItemId:
         """The next item of the session, pending, with the client's part; its number is ``above`` or more, if near.

@@ -15,6 +15,9 @@ again.
 there.  The first piece is an item's part, as above.  Each of the others is deleted, durably, before it is handed to the
 run that has marked the item used; what that run has not read goes with it, or when the ledger is opened again.
 
+*On shelves.*  Of a party with workers, pieces may lie with those, sealed under a key that is in the item's part
+(`parties.stock.shelf`).
+
 *Old files.*  A ledger cannot see that its whole file was replaced by an older copy, but the others can.  The dealer's
 ledger (`stock.dealer_stock`) assigns no number twice, so a party's old file brings fresh-looking items that nobody asks
 for.  If the dealer's file is the old one, it assigns items again that the parties know as used, and it deals under
@@ -33,13 +36,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from mpc.errors import ConfigurationError, MaterialError
 from parties.members.keys import KeyPair
+from parties.messages.workers import Place
 from parties.stock.items import NOTHING_FRESH, Entry, ItemId, SpentItem, State, check_item
+from parties.stock.shelved import Shelved, ShelvedItems
 from parties.stored.vault import Vault, VaultError
 from parties.wire.messages import Buffer, payload_bytes
 
@@ -244,9 +249,17 @@ class Ledger:
         return swept
 
     def _store(
-        self, db: sqlite3.Connection, item: ItemId, program: str, state: State, payload: Sequence[Buffer], client: str
+        self,
+        db: sqlite3.Connection,
+        item: ItemId,
+        program: str,
+        state: State,
+        payload: Sequence[Buffer],
+        client: str,
+        beside: int = 0,
     ) -> None:
-        size = payload_bytes(payload)
+        """``beside``: bytes of it that are not here."""
+        size = payload_bytes(payload) + beside
         db.execute("INSERT INTO items VALUES (?, ?, ?, ?, NULL, ?, ?)", (*item, program, state, client, size))
         for part, sealed in enumerate(self._vault.seal(self._label(item, program), payload)):
             db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", (*item, part, sealed))
@@ -297,6 +310,7 @@ class PartyLedger(Ledger):
     def __init__(self, folder: str | os.PathLike[str], keys: KeyPair, member: str, cluster: str) -> None:
         super().__init__(folder, keys, member, cluster, file="ledger.sqlite", schema=_LATER)
         try:
+            self.shelved = ShelvedItems(self._vault)
             with self._vault.transaction() as db:
                 self._give_up_pending(db)
                 db.execute(f"DELETE FROM later WHERE (session, number) IN ({_USED})")  # noqa: S608 - ours
@@ -310,10 +324,18 @@ class PartyLedger(Ledger):
         db.execute("UPDATE items SET state = 'discarded' WHERE state = 'pending'")
 
     def add(
-        self, item: ItemId, program: str, payload: Sequence[Buffer], client: str = "", *, more: bool = False
+        self,
+        item: ItemId,
+        program: str,
+        payload: Sequence[Buffer],
+        client: str = "",
+        *,
+        more: bool = False,
+        shelved: Shelved | None = None,
     ) -> None:
         """Stores this party's part of an item for that client's runs; it is durable when this returns.  ``more``: of
-        the first piece, and it is pending until it has the last.
+        the first piece, and it is pending until it has the last.  ``shelved``: where the piece lies, whose key is in
+        the part.
 
         Numbers grow within a session, so add in the order of dealing, and all of one before the next.
 
@@ -329,10 +351,24 @@ class PartyLedger(Ledger):
             if item.number <= (highest := highest_number(db, item.session)):
                 raise SpentItem(item, "has a number that this session has passed here", highest + 1)
             self._give_up_pending(db)
-            self._store(db, item, program, State.PENDING if more else State.FRESH, payload, client)
+            state, beside = State.PENDING if more else State.FRESH, 0 if shelved is None else shelved.size
+            self._store(db, item, program, state, payload, client, beside)
+            if shelved is not None:
+                self.shelved.enter(db, item, shelved)
 
-    def add_later(self, item: ItemId, program: str, piece: int, payload: Sequence[Buffer], *, last: bool) -> None:
+    def add_later(
+        self,
+        item: ItemId,
+        program: str,
+        piece: int,
+        payload: Sequence[Buffer],
+        *,
+        last: bool,
+        shelved: Shelved | None = None,
+    ) -> None:
         """Stores the next piece, which are counted from 0, of a pending item; it is durable when this returns.
+
+        ``shelved``: as the whole of it lies so far, and nothing of it here.
 
         Raises MaterialError if it is not that.
         """
@@ -346,7 +382,12 @@ class PartyLedger(Ledger):
             for part, sealed in enumerate(self._vault.seal(self._piece_label(item, program, piece), payload)):
                 db.execute("INSERT INTO later VALUES (?, ?, ?, ?, ?)", (*item, piece, part, sealed))
             change = "UPDATE items SET size = size + ?, state = ? WHERE session = ? AND number = ?"
-            db.execute(change, (payload_bytes(payload), State.FRESH if last else State.PENDING, *item))
+            more = payload_bytes(payload)
+            if shelved is not None:
+                there = "SELECT ifnull(max(size), 0) FROM shelved WHERE session = ? AND number = ?"
+                more += shelved.size - int(db.execute(there, item).fetchone()[0])
+                self.shelved.enter(db, item, shelved)
+            db.execute(change, (more, State.FRESH if last else State.PENDING, *item))
 
     def take_later(self, item: ItemId, program: str, piece: int, run: str) -> list[memoryview]:
         """Hands out one more piece of an item that this run has taken, once it is deleted here, durably.
@@ -374,6 +415,10 @@ class PartyLedger(Ledger):
     def _piece_label(self, item: ItemId, program: str, piece: int) -> tuple[str, ...]:
         return (*self._label(item, program), "piece", str(piece))
 
+    def place(self, item: ItemId, program: str, where: Shelved, key: bytes) -> Place:
+        """What its workers are told of an item on a shelf."""
+        return Place(where.shelf, self.shelved.owner, where.name, (*self._label(item, program), "piece"), key)
+
     def take(self, item: ItemId, program: str, run: str) -> list[memoryview]:
         """Marks the item used by ``run``, durably, and only then hands out this party's part of it.
 
@@ -388,6 +433,22 @@ class PartyLedger(Ledger):
                 raise SpentItem(item, self._reason(db, item, program, row), self._next_fresh(db, item, program))
             part = self._spend(db, item, program, run)
         return delivered(part)
+
+    def miss(self, item: ItemId, program: str, shelves: Collection[str]) -> SpentItem:
+        """Discards what lies where no worker is, and is asked for; what is to be said of it.
+
+        Its position is that of the next item that is here, or on one of these shelves; if none is, of the next one,
+        whose worker may have come back by then.
+        """
+        here = f"(shelf IS NULL OR shelf IN ({', '.join('?' * len(shelves))}))"
+        there = "unspent LEFT JOIN shelved USING (session, number) WHERE state = 'fresh'"
+        with self._vault.transaction() as db:
+            discard = "UPDATE items SET state = 'discarded' WHERE state = 'fresh' AND session = ? AND number = ?"
+            db.execute(discard, item)
+            first = f"SELECT min(number) FROM {there} AND program = ? AND session = ? AND number > ? AND {here}"  # noqa: S608 - ours
+            (position,) = db.execute(first, (program, *item, *shelves)).fetchone()
+            following = self._next_fresh(db, item, program) if position is None else int(position)
+        return SpentItem(item, "lies where none of this party's workers is", following)
 
     def destroy(self, session: str) -> int:
         """Nothing of that session is handed out or taken in from here on, and its material is deleted.

@@ -31,6 +31,7 @@ from parties.messages.stock import (
     Stocked,
     StockHeld,
     StockItem,
+    StockLost,
     StockProgress,
     StockRefused,
 )
@@ -238,6 +239,15 @@ class Stocker:
                 await self.refill(message.program)
 
         return passed_over()
+
+    async def lose(self, party: Member, message: StockLost) -> None:
+        """A party says that it has lost items: what is in doubt by its word, likewise."""
+        numbers = message.numbers
+        programs = await asyncio.to_thread(self.stock.lose, party.name, message.session, numbers)
+        if programs:
+            log.warning("%s says that it has lost items of preprocessing: they are passed over", party.name)
+        for program in programs:
+            await self.refill(program)
 
     async def settled(self) -> None:
         """What parties have said by now counts: a run that is asked for after that gets nothing of what is in doubt."""
@@ -456,8 +466,9 @@ class Stocker:
         elif message.position:
             self._refusals.append(AheadOfOthers(str(error), message.position))
             self._answered(party)
-        elif isinstance(error, PeerLost) and error.peer == DEALER:
-            self._stop(DealingLost(DEALER, error.reason))
+        elif isinstance(error, PeerLost) and error.peer in (DEALER, party.name):
+            # With a worker of this dealer's, or of that party's.
+            self._stop(DealingLost(error.peer, error.reason))
         else:
             self._stop(error)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mpc.errors import ConfigurationError
-from parties.stored.sealing import Streamed
+from parties.stored.sealing import OVERHEAD, Streamed
 from parties.stored.vault import Vault, VaultError
 from parties.wire.messages import Buffer
 
@@ -27,8 +27,6 @@ PART = ".part"
 
 _MAGIC = b"TESRMODL"
 _HEAD = struct.Struct("<8sII")
-_OVERHEAD = 28
-"""Bytes that a sealed chunk has more than its plaintext: nonce and tag."""
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -91,9 +89,9 @@ def read(path: Path, vault: Vault, label: Sequence[str]) -> list[memoryview]:
         with os.fdopen(os.open(path, os.O_RDONLY | _FLAGS), "rb") as file:
             head, chunk_bytes = _checked(path, file)
             sealed = os.fstat(file.fileno()).st_size - _HEAD.size
-            count = -(-sealed // (chunk_bytes + _OVERHEAD))
+            count = -(-sealed // (chunk_bytes + OVERHEAD))
             try:
-                return vault.unseal((*label, head.hex()), count, sealed, _chunks(file, chunk_bytes + _OVERHEAD))
+                return vault.unseal((*label, head.hex()), count, sealed, _chunks(file, chunk_bytes + OVERHEAD))
             except VaultError:
                 raise _bad(path, "is damaged, cut short, or another version's") from None
     except OSError as error:

@@ -35,7 +35,8 @@ FORMAT = 2
 
 _NONCE = 12
 _TAG = 16
-_OVERHEAD = _NONCE + _TAG
+OVERHEAD = _NONCE + _TAG
+"""Bytes that a sealed chunk has more than its plaintext."""
 # The cipher wants room for one block less a byte behind what it writes.
 _SLACK = 16
 _WORD = struct.Struct("<Q")
@@ -91,7 +92,7 @@ class Sealing:
                 yield memoryview(bytes(-buffer.size % 8))
 
         count = -(-total // chunk_bytes)
-        sealed = memoryview(bytearray(min(chunk_bytes, total) + _OVERHEAD + _SLACK))
+        sealed = memoryview(bytearray(min(chunk_bytes, total) + OVERHEAD + _SLACK))
         for part, chunk in enumerate(_cut(pieces(), chunk_bytes)):
             nonce = secrets.token_bytes(_NONCE)
             encryptor = Cipher(AES(self._key), GCM(nonce)).encryptor()
@@ -111,13 +112,13 @@ class Sealing:
         Raises ValueError.
         """
         changed = ValueError("what was sealed has been changed")
-        total = size - count * _OVERHEAD
+        total = size - count * OVERHEAD
         if total < _WORD.size or total % _WORD.size:
             raise changed
         memory = np.empty(total + _SLACK, np.uint8).data
         at = part = 0
         for part, sealed in enumerate(chunks, start=1):
-            if not isinstance(sealed, bytes | memoryview) or not _OVERHEAD <= len(sealed) <= total - at + _OVERHEAD:
+            if not isinstance(sealed, bytes | memoryview) or not OVERHEAD <= len(sealed) <= total - at + OVERHEAD:
                 raise changed
             sealed = memoryview(sealed)
             decryptor = Cipher(AES(self._key), GCM(bytes(sealed[:_NONCE]), bytes(sealed[-_TAG:]))).decryptor()
@@ -160,7 +161,7 @@ def wrapped(keys: KeyPair, key: bytes, purpose: str, bound: bytes) -> list[tuple
 def unwrapped(keys: KeyPair, about: Mapping[str, object], bound: bytes) -> bytes | None:
     """The key of the file that these rows are of; None for keys that are not its member's, and for changed rows."""
     salt, key = about.get("salt"), about.get("key")
-    if not isinstance(salt, bytes) or not isinstance(key, bytes) or len(key) != 32 + _OVERHEAD:
+    if not isinstance(salt, bytes) or not isinstance(key, bytes) or len(key) != 32 + OVERHEAD:
         return None
     try:
         return _derive(keys, salt, str(about.get("purpose"))).decrypt(key[:_NONCE], key[_NONCE:], bound)

@@ -26,11 +26,13 @@ from parties.servers.party_job import Heard
 from parties.servers.rounds import heard, is_long, next_round, out_of_range
 from parties.servers.testimony import Testimony
 from parties.stock.collecting import Collecting
+from parties.stock.shelf import Shelf
 from parties.stored.stored_version import ReadForRun
 from parties.tally import Tally
 from parties.wire.direct import DirectLink, Doors, LinkKey, dial
 from parties.wire.messages import Buffer, Payload
 from parties.worker.disputing import Disputing
+from parties.worker.shelving import Reading
 from protocols.randomness.source import RandomnessSource
 from protocols.readings.drawing import Order
 from protocols.readings.mac_check import OtherTranscript, Round
@@ -58,9 +60,10 @@ class Computation:
         doors: Doors,
         sign: Sign,
         advanced: Callable[[int], None],
+        shelf: Shelf | None = None,
     ) -> None:
         self._take, self._cluster, self._me, self._governor, self._source = take, cluster, me, governor, source
-        self._doors, self._sign, self._advanced = doors, sign, advanced
+        self._doors, self._sign, self._advanced, self._shelf = doors, sign, advanced, shelf
         self._peers = [party for party in cluster.parties if party != me]
         self._malicious = cluster.settings.security is Security.MALICIOUS
         self._loop = asyncio.get_running_loop()
@@ -73,7 +76,7 @@ class Computation:
         self._disputing: Disputing
         """Once it is online."""
         self._more = asyncio.Event()
-        self._collecting: Collecting | None = None
+        self._collecting: Collecting | Reading | None = None
         """What was dealt for it, if it does not come through heads."""
         self.over = False
 
@@ -98,6 +101,9 @@ class Computation:
         take = self._take
         if take.source is not None:
             self._collecting = Collecting(self._cluster, take.source)
+        elif take.place is not None:
+            self._collecting = Reading(self._shelf, take.place, self._me.name)
+        if self._collecting is not None:
             schedule = program.schedule(self._cluster.settings.security)
             dealt = [*dealt, *await self._collecting.part(schedule.dealt[0])]
 

@@ -30,17 +30,22 @@ from parties.messages.workers import (
     ToSign,
 )
 from parties.servers.pace import nobody_waits
+from parties.stock.shelf import Shelf
 from parties.wire.messages import Message, Payload
 from parties.worker.computation import Computation
 from parties.worker.post import Post
+from parties.worker.shelving import Shelving
 
 
 class Computing:
     """At one worker."""
 
-    def __init__(self, post: Post, computation: Callable[..., Computation] = Computation) -> None:
-        """``computation``: of a run, as `Computation` is made."""
+    def __init__(
+        self, post: Post, computation: Callable[..., Computation] = Computation, shelf: Shelf | None = None
+    ) -> None:
+        """``computation``: of a run, as `Computation` is made; ``shelf``: for what is dealt ahead of time."""
         self._post, self._computation = post, computation
+        self._shelving = Shelving(post, shelf)
         self.held: dict[str, dict[str, Value]] = {}
         """Shares of tensors, by version."""
         self._runs: dict[str, Computation] = {}
@@ -50,11 +55,14 @@ class Computing:
         """Nothing of it is wanted any more, or kept."""
         for run in tuple(self._runs):
             self._over(run)
+        self._shelving.close()
         for version in tuple(self.held):
             self._drop(version)
 
     def hear(self, message: Message, payload: Payload) -> None:
         """What the head says."""
+        if self._shelving.hear(message, payload):
+            return
         match message:
             case Hold():
                 self.held.setdefault(message.version, {}).update(_values(message, payload, self._post.source.rings))
@@ -88,6 +96,7 @@ class Computing:
             post.doors,
             self._sign,
             lambda depths: self._advanced(message.run, depths),
+            self._shelving.shelf,
         )
         self._work(run, message.run, functools.partial(self._prepare, run, message, payload))
 

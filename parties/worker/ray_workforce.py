@@ -33,13 +33,15 @@ LOCAL = "local"
 class _Process:
     """In an actor's process."""
 
-    def __init__(self, address: str, head: bytes, door: bytes, ports: Sequence[int], threads: int, device: str) -> None:
+    def __init__(
+        self, address: str, head: bytes, door: bytes, ports: Sequence[int], threads: int, device: str, stock: str
+    ) -> None:
         opaque()
         tune(threads)
         raise_descriptor_limit()
         compiling.warm_up()
         rings, self._memory = rings_on(device) if device else None, memory_on(device)
-        self._worker = Worker(_ray().util.get_node_ip_address(), ports, rings, self._memory)
+        self._worker = Worker(_ray().util.get_node_ip_address(), ports, rings, self._memory, stock)
         serving = threading.Thread(target=self._serve, args=(address, head, door), name="tessera worker", daemon=True)
         serving.start()
 
@@ -67,12 +69,20 @@ class RayWorkforce:
         cpus: processors that each is given, and the threads that it computes with.
         ports: that workers listen at, each at the first one that is free on its machine; 0: any.
         device: what torch is to compute on, if not NumPy on the processor.
+        stock: the folder on each worker's machine in which it keeps what is dealt ahead of time.
 
     Raises ConfigurationError where Ray is not installed, or cannot be reached.
     """
 
     def __init__(
-        self, wanted: int, address: str = LOCAL, *, cpus: int = 1, ports: Sequence[int] = (0,), device: str = ""
+        self,
+        wanted: int,
+        address: str = LOCAL,
+        *,
+        cpus: int = 1,
+        ports: Sequence[int] = (0,),
+        device: str = "",
+        stock: str = "",
     ) -> None:
         self._ray = ray = _ray()
         self.wanted = wanted
@@ -88,7 +98,7 @@ class RayWorkforce:
             raise ConfigurationError(f"Ray at {address} cannot be used: {error}") from error
         self.host = str(ray.util.get_node_ip_address())
         self._actor = ray.remote(_Process)
-        self._arguments = tuple(ports), cpus, device
+        self._arguments = tuple(ports), cpus, device, stock
         self._options = {"num_cpus": cpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         self._actors: dict[int, Any] = {}
 

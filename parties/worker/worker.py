@@ -22,6 +22,7 @@ from mpc.rings import Rings
 from parties.members.cluster import Cluster, Role
 from parties.messages.workers import ABOUT, BEAT, Beat, Settle, Settled
 from parties.servers.freed import wiped
+from parties.stock.shelf import Shelf
 from parties.wire.direct import NO_LIMIT, DirectLink, Doors, LinkKey, dial
 from parties.wire.messages import Payload
 from parties.worker.computing import Computing
@@ -43,6 +44,7 @@ class Worker:
         ports: at the first free one of these.
         rings: what it computes with.
         memory: of the card that it computes on.
+        stock: the folder in which a party's keeps what is dealt ahead of time; without, its head does.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Worker:
         ports: Sequence[int] = (0,),
         rings: Rings | None = None,
         memory: DeviceMemory | None = None,
+        stock: str = "",
     ) -> None:
         self._doors = Doors("worker", host, ports)
-        self._source, self._memory = TrustedDealer(rings), memory
+        self._source, self._memory, self._stock = TrustedDealer(rings), memory, stock
+        self._shelf: Shelf | None = None
         self.key = LinkKey()
         """Of its link with the head."""
         self.does: Work | None = None
@@ -73,8 +77,12 @@ class Worker:
                 raise ProgramError("the head does not say which cluster this is")
             cluster = _cluster(payload)
             post = Post(cluster, cluster.member(message.member), link, self._doors, self._source)
+            if self._stock and post.me.role is Role.PARTY:
+                self._shelf = await asyncio.to_thread(Shelf, self._stock, post.me.name)
+            shelf = "" if self._shelf is None else self._shelf.id
             self.does = does = self._work(post)
-            link.send(Settled(address=self._doors.address, process=os.getpid(), host=platform.node()[:255]))
+            where = self._doors.address, os.getpid(), platform.node()[:255], shelf
+            link.send(Settled(*where))
             beating = post.spawn(_beat(link))
             if self._memory is not None:
                 post.spawn(wiped(self._memory))
@@ -97,7 +105,7 @@ class Worker:
 
     def _work(self, post: Post) -> Work:
         """As whose worker it is says."""
-        return DealingWork(post) if post.me.role is Role.DEALER else Computing(post)
+        return DealingWork(post) if post.me.role is Role.DEALER else Computing(post, shelf=self._shelf)
 
 
 def _cluster(payload: Payload) -> Cluster:
