@@ -109,27 +109,41 @@ class Kernel:
             self._dispatcher = self._made()
             compiled = not self._dispatcher.stats.cache_hits
             if compiled and self.kept:
-                self._remove_others()
+                # One of each kernel is kept.
+                self._remove(self._dispatcher, others=True)
             return compiled
 
     def _made(self) -> Any:
         # Its name on the disk.
         self.py_func.__qualname__ = f"{self.py_func.__name__}.{fingerprint(self.py_func)}"
+        made = self._dispatched()
         try:
-            made = numba.njit(cache=True, nogil=True)(self.py_func)
-        except RuntimeError:
-            _warn_of_no_cache()
+            made.compile(self._signature)
+        except Exception as error:
+            if not self.kept:
+                raise
+            # It was cut short when the machine went down, say, or the disk is full.
+            log.warning("kernel %s on the disk is of no use, and compiled anew: %s", self.name, error)
+            self._remove(made, others=False)
             made, self.kept = numba.njit(nogil=True)(self.py_func), False
-        made.compile(self._signature)
+            made.compile(self._signature)
         made.disable_compile()
         return made
 
-    def _remove_others(self) -> None:
-        """What this Python was given before, from other code or by other versions: one of each kernel is kept."""
+    def _dispatched(self) -> Any:
+        try:
+            return numba.njit(cache=True, nogil=True)(self.py_func)
+        except RuntimeError:
+            _warn_of_no_cache()
+            self.kept = False
+            return numba.njit(nogil=True)(self.py_func)
+
+    def _remove(self, dispatcher: Any, *, others: bool) -> None:
+        """What this Python was given before, from ``others``, that is, other code or other versions; or from this."""
         module, line = self.py_func.__module__.rpartition(".")[2], self.py_func.__code__.co_firstlineno
         ours = f"{module}.{self.py_func.__qualname__}-{line}.{_PYTHON}."
-        for file in Path(self._dispatcher.stats.cache_path).glob(f"{module}.{self.py_func.__name__}.*{_PYTHON}.*"):
-            if not file.name.startswith(ours):
+        for file in Path(dispatcher.stats.cache_path).glob(f"{module}.{self.py_func.__name__}.*{_PYTHON}.*"):
+            if file.name.startswith(ours) is not others:
                 # Another process may have done so, or another user owns it.
                 with contextlib.suppress(OSError):
                     file.unlink()

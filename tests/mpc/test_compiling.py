@@ -53,3 +53,18 @@ def test_where_no_process_helps_one_does_it_all(tmp_path: Path, interpreter: str
         f"sys.executable = {interpreter!r}; compiling.warm_up(); print(field.negate(np.uint64([1]))[0])", tmp_path
     )
     assert found == [str(P - 1)]
+
+
+@pytest.mark.slow
+def test_what_the_disk_has_and_cannot_be_loaded_is_compiled_anew(tmp_path: Path) -> None:
+    """Cut short when the machine went down, or of modules that there are no more."""
+    load = "print(*(k.load() for k in compiling.registered), field.negate(np.uint64([1]))[0])"
+    compiled, loaded = ([word] * 3 + [str(P - 1)] for word in ("True", "False"))
+    assert run(load, tmp_path) == compiled
+    (index,) = tmp_path.glob("*/*.mask.*.nbi")
+    index.write_bytes(index.read_bytes()[:20])
+    (short,) = tmp_path.glob("*/*.negate.*.nbc")
+    short.write_bytes(b"")
+    (strange,) = tmp_path.glob("*/*.to_signed.*.nbc")
+    strange.write_bytes(b"cno_such_module\nname\n.")
+    assert [run(load, tmp_path) for _ in range(3)] == [compiled, compiled, loaded]
