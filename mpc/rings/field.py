@@ -76,6 +76,27 @@ def choose(bits: npt.NDArray[np.bool_], x: FieldArray, y: FieldArray) -> FieldAr
     return out
 
 
+def select(bits: npt.NDArray[np.bool_], x: FieldArray) -> FieldArray:
+    """x where the bit, one for each element, is set, else 0; in a time that no bit decides."""
+    out = np.empty(x.shape, np.uint64)
+    chosen, source, to = kernels.flat(bits), kernels.flat(x), out.reshape(-1)
+    if chosen.size != to.size:
+        raise ValueError(f"{chosen.size} bits for an array of shape {x.shape}")
+    threads.cut(lambda i, j: kernels.select(chosen[i:j], source[i:j], to[i:j]), to.size)
+    return out
+
+
+def halve(x: FieldArray, share: FieldArray, sign: FieldArray, product: FieldArray, less: bool) -> list[FieldArray]:
+    """x / 2, and share / 2 + (x sign + product), or less it; of arrays of one shape."""
+    half, out = np.empty(x.shape, np.uint64), np.empty(x.shape, np.uint64)
+    if not x.shape == share.shape == sign.shape == product.shape:
+        raise ValueError(f"shapes {x.shape}, {share.shape}, {sign.shape} and {product.shape} are not the same")
+    arrays = [kernels.flat(array) for array in (x, share, sign, product)]
+    arrays += [half.reshape(-1), out.reshape(-1)]
+    threads.cut(lambda start, stop: kernels.halve(less, *(array[start:stop] for array in arrays)), x.size)
+    return [half, out]
+
+
 def scale(x: FieldArray, k: int, out: FieldArray | None = None) -> FieldArray:
     """k x mod p, for a public integer k of any sign and size."""
     return _binary(kernels.multiply, x, np.array(k % P, np.uint64), out)

@@ -126,7 +126,10 @@ class FieldRing(WordRing, PrimeField):
         return x < np.uint64(bound)
 
     def select(self, bits: Bits, x: Array) -> Array:
-        return np.multiply(bits, x)
+        return field.select(bits, x)
+
+    def halve(self, x: Array, share: Array, sign: Array, product: Array, less: bool) -> Sequence[Array]:
+        return field.halve(x, share, sign, product, less)
 
     def choose(self, bits: Bits, x: Array, y: Array) -> Array:
         return field.choose(bits, x, y)
@@ -266,8 +269,10 @@ class FieldRing(WordRing, PrimeField):
     def vector(self, shapes: Sequence[Shape]) -> Array:
         return np.empty(sum(map(prod, shapes)), np.uint64)
 
-    def difference(self, x: Array | None, y: Array, out: Array) -> None:
-        if x is None:
+    def difference(self, x: Array | None, y: Array | None, out: Array) -> None:
+        if y is None:
+            super().difference(x, y, out)
+        elif x is None:
             field.negate(y, out=out)
         else:
             field.subtract(x, y, out=out)

@@ -288,6 +288,27 @@ def choose(bits: Any, x: Words, y: Words, out: Words) -> None:
             out[start + i] = y[start + i] ^ ((x[start + i] ^ y[start + i]) & mask)
 
 
+@kernel(READ_BITS, READ, WRITE)
+def select(bits: Any, x: Words, out: Words) -> None:
+    """x where the bit is set, else 0."""
+    for i in range(x.size):
+        out[i] = x[i] & (np.uint64(0) - np.uint64(bits[i]))
+
+
+@kernel(INT, READ, READ, READ, READ, WRITE, WRITE)
+def halve(less: int, x: Words, share: Words, sign: Words, product: Words, half: Words, out: Words) -> None:
+    """x / 2, and share / 2 + (x sign + product), or less it: a half is 2^60 times the whole."""
+    for i in range(x.size):
+        half[i] = rotate(x[i], _U60)
+    if less:
+        for i in range(x.size):
+            made = reduce_once(fold(partial_product(x[i], sign[i]) + product[i]))
+            out[i] = reduce_once(rotate(share[i], _U60) + (P - made))
+    else:
+        for i in range(x.size):
+            out[i] = reduce_once(fold(partial_product(x[i], sign[i]) + product[i] + rotate(share[i], _U60)))
+
+
 @kernel(READ, WRITE)
 def negate(x: Words, out: Words) -> None:
     for i in range(x.size):

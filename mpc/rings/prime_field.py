@@ -16,9 +16,12 @@ from mpc.rings.field import P
 from mpc.rings.field_chains import Chain
 from mpc.rings.ring import Array, Ring, Rings
 
-__all__ = ["FIELD", "SINE_BITS", "Bits", "P", "PrimeField", "Turn", "field_of"]
+__all__ = ["FIELD", "HALF", "SINE_BITS", "Bits", "P", "PrimeField", "Turn", "field_of"]
 
 FIELD = "field"
+
+HALF = (P + 1) // 2
+"""1 / 2."""
 
 SINE_BITS = 30
 """Fraction bits of a sine that everybody computes for itself."""
@@ -48,6 +51,11 @@ class PrimeField(Ring):
 
     def inverse(self, k: int) -> int | None:
         return pow(k, -1, P) if k % P else None
+
+    def halve(self, x: Array, share: Array, sign: Array, product: Array, less: bool) -> Sequence[Array]:
+        """``x / 2``, and ``share / 2 + (x sign + product)``, or ``less`` it; of arrays of one shape."""
+        made, (known, rest) = self.multiply_add(x, sign, product), (self.scale(part, HALF) for part in (x, share))
+        return [known, self.subtract(rest, made) if less else self.add(rest, made)]
 
     @abstractmethod
     def dots(self, x: Array, y: Array, z: Array) -> Sequence[Array]:

@@ -230,9 +230,12 @@ class Ring(ABC):
         ends = accumulate(map(prod, shapes))
         return [vector[end - prod(s) : end].reshape(s) for s, end in zip(shapes, ends, strict=True)]
 
-    def difference(self, x: Array | None, y: Array, out: Array) -> None:
+    def difference(self, x: Array | None, y: Array | None, out: Array) -> None:
         """``x - y``, None for zero, into a part of a vector."""
-        out[...] = self.negate(y) if x is None else self.subtract(x, y)
+        if y is None:
+            out[...] = self.or_zeros(x, out.shape)
+        else:
+            out[...] = self.negate(y) if x is None else self.subtract(x, y)
 
 
 class WordRing(Ring):

@@ -28,7 +28,9 @@ from mpc.rings.kernels import INT, READ, WRITE, flat, inline, kernel
 from mpc.rings.small import in_a_word, words
 
 _LEAST = threads.LEAST // 4
-_P, _HALF = np.uint64(P), np.uint64((P + 1) // 2)
+_CHUNK = 512
+"""Numbers at a time, of which all stays in the first cache but what is dealt."""
+_P, _HALF, _NOTHING = np.uint64(P), np.uint64((P + 1) // 2), np.int64(0)
 
 
 def entries(width: int, highest: bool) -> int:
@@ -143,10 +145,29 @@ def _table(x: Any, ignored: Any, width: Any, highest: Any, bits: Any, out: Any, 
 
 
 @inline
-def _entry(dealt: Any, row: Any, place: Any, per: Any, part: Any, bits: Any) -> Any:
-    """Of a row: ``place`` / ``per``, by a product with ``part``, is the word; it has what lies above it, too."""
-    word = (place * part) >> 16
-    return np.int64(dealt[np.uintp(row + word)] >> np.uint64((place - word * per) * bits))
+def _places(
+    x: Any, shift: Any, width: Any, highest: Any, back: Any, per: Any, rows: Any, words: Any, fields: Any
+) -> None:
+    """Where the entry of a digit lies, or of the one before it if ``back`` is 1: in which word of all rows, which
+    begin at ``rows``, and in which of its fields.  Where there is none, as it is the greatest or the least, another."""
+    full, part = np.int64(1) << width, 65536 // per + 1
+    for i in range(np.uintp(x.size)):
+        rest = np.int64(x[i] >> np.uint64(shift))
+        if highest:
+            place = (rest - back) & (full - 1)
+        else:
+            digit = rest & (full - 1)
+            place = max(digit - 1, 0) if back else min(digit, full - 2)
+        # place / per, by a product.
+        word = (place * part) >> 16
+        words[i], fields[i] = rows[i] + word, np.uint64(place - word * per)
+
+
+@inline
+def _taken(dealt: Any, words: Any, out: Any) -> None:
+    """Apart from all else, since what is read anywhere would keep a loop from becoming vector code."""
+    for i in range(np.uintp(out.size)):
+        out[i] = dealt[words[i]]
 
 
 @kernel(READ, INT, INT, INT, INT, READ, INT, INT, INT, INT, INT, WRITE_BYTES, INT, INT)
@@ -155,27 +176,32 @@ def _weigh(
     own: Any, before: Any, known: Any, out: Any, begin: Any, stop: Any,
 ) -> None:  # fmt: skip
     """Adds what the digit finds, times ``own``, what the one before does, times ``before``, and ``known``."""
-    per, full = 64 // bits, np.int64(1) << width
-    count = full if highest else full - 1
-    row, part, whole = (count + per - 1) // per, 65536 // per + 1, known * one
-    start, seen = begin // repeats * row, begin % repeats
-    for i in range(begin, stop):
-        rest, found = np.int64(x[i] >> np.uint64(ignored)), whole
-        if highest:
-            entry = _entry(dealt, start, rest & (full - 1), per, part, bits)
-            former = _entry(dealt, start, (rest - 1) & (full - 1), per, part, bits)
-            found += own * (one - entry if rest & full else entry)
-            found += before * (one - former if (rest - 1) & full else former)
-        else:
-            digit = rest & (full - 1)
-            entry = _entry(dealt, start, min(digit, count - 1), per, part, bits)
-            found += own * (entry if digit < count else 0)
-            former = _entry(dealt, start, max(digit - 1, 0), per, part, bits)
-            found += before * (former if digit else one)
-        out[i] += np.uint8(found)
-        seen += 1
-        if seen == repeats:
-            start, seen = start + row, 0
+    per, full, step = 64 // bits, np.int64(1) << width, np.uint64(bits)
+    row, whole = ((full if highest else full - 1) + per - 1) // per, known * one
+    starts, places, held = np.empty(_CHUNK, np.int64), np.empty(_CHUNK, np.int64), np.empty((4, _CHUNK), np.uint64)
+    for first in range(begin, stop, _CHUNK):
+        some, sums = x[first : min(first + _CHUNK, stop)], out[first : min(first + _CHUNK, stop)]
+        number, size = np.uintp(some.size), some.size
+        rows, words = starts[:size], places[:size]
+        entries, entry_fields, formers, former_fields = held[0, :size], held[1, :size], held[2, :size], held[3, :size]
+        for i in range(number):
+            rows[i] = (first + np.int64(i)) // repeats * row if repeats > 1 else (first + np.int64(i)) * row
+        _places(some, ignored, width, highest, 0, per, rows, words, entry_fields)
+        _taken(dealt, words, entries)
+        _places(some, ignored, width, highest, 1, per, rows, words, former_fields)
+        _taken(dealt, words, formers)
+        for i in range(number):
+            # An entry has what lies above it, too.
+            rest = np.int64(some[i] >> np.uint64(ignored))
+            entry = np.int64(entries[i] >> entry_fields[i] * step)
+            former = np.int64(formers[i] >> former_fields[i] * step)
+            if highest:
+                entry = one - entry if rest & full else entry
+                former = one - former if (rest - 1) & full else former
+            else:
+                entry = entry if rest & (full - 1) < full - 1 else _NOTHING
+                former = former if rest & (full - 1) else one
+            sums[i] += np.uint8(whole + own * entry + before * former)
 
 
 @kernel(READ_BYTES, INT, WRITE, INT, INT)

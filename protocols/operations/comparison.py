@@ -31,17 +31,14 @@ from mpc.correlation import Correlation, Part
 from mpc.operation import Operand, Operation, PartyContext, Value, register, require
 from mpc.rings import FIELD, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_chains import monomials
-from mpc.rings.field import P
 from mpc.rings.field_chains import Chain
-from mpc.rings.prime_field import Bits
+from mpc.rings.prime_field import HALF, Bits
 from mpc.tensor_type import Form, TensorType
 from protocols.operations.digits import EXACTLY, MOST_BITS, MOST_DIGITS, Digits, digits_type
 from protocols.operations.mask import Mask
 from protocols.operations.passing import passed, passed_made, passed_parts
 from protocols.operations.truncation import check_truncatable
 
-HALF = (P + 1) // 2
-"""1 / 2."""
 MOST_JOINED = 8
 """Digits that one chain has: the monomials double with each."""
 
@@ -292,9 +289,8 @@ class HalfSigned(Comparison, frozen=True):
         y = passed(field, types[2], inputs[2], prepared[1:], self.dropped, self.own)
         products = [self._signed(party.rings, types, shown, dealt) for dealt in y.dealt]
         product = products[0] if len(products) == 1 else field.choose(y.second, *products[::-1])
-        product = field.multiply_add(y.public, sign, product)
-        known, share = (field.scale(part, HALF) for part in (y.public, y.share))
-        share = y.wrapped(field, field.subtract(share, product) if self.below else field.add(share, product))
+        known, share = field.halve(y.public, y.share, sign, product, self.below)
+        share = y.wrapped(field, share)
         return Value(field.reshape(known, shape), field.reshape(share, shape))
 
 

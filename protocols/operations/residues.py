@@ -50,8 +50,9 @@ from mpc.correlation import Correlation, Part
 from mpc.operation import Operand, Operation, PartyContext, Value, register, require
 from mpc.rings import Array, PrimeField, Rings, field_of
 from mpc.rings.characters import Node
+from mpc.rings.prime_field import HALF
 from mpc.tensor_type import MAX_SIZE, Form, TensorType
-from protocols.operations.comparison import HALF, HalfSigned
+from protocols.operations.comparison import HalfSigned
 from protocols.operations.digits import MOST_BITS, Window
 from protocols.operations.passing import SaidOfMasks
 

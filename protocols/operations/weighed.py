@@ -39,10 +39,11 @@ from mpc.correlation import Correlation, Part
 from mpc.operation import Operand, Operation, PartyContext, Value, register, require
 from mpc.rings import BITS, Array, PrimeField, Rings, field_of
 from mpc.rings.bit_planes import packed
+from mpc.rings.prime_field import HALF
 from mpc.rings.small import MOST_BITS, small, words
 from mpc.rings.steps import entries, entry_bits
 from mpc.tensor_type import MAX_SIZE, Form, RingName, Shape, TensorType
-from protocols.operations.comparison import HALF, HalfSigned
+from protocols.operations.comparison import HalfSigned
 from protocols.operations.digits import Digits, MaskTables, Window, packed_type
 from protocols.operations.passing import SaidOfMasks
 

@@ -119,20 +119,20 @@ class Evaluation:
         node = self._program.nodes[i]
         ring = self._context.ring(node.type)
         if node.operation.bare:
-            ring.difference(self._context.fold(self._evaluated(i), node.type), ring.zeros(node.type.shape), out)
+            ring.difference(self._context.fold(self._evaluated(i), node.type), None, out)
             return
         share, mask = self.value(node.inputs[0]).share, self.value(i).share
         if i in self._program.loans.borrowers:
-            mask = ring.zeros(node.type.shape)
-        if mask is None:
+            ring.difference(share, None, out)
+        elif mask is None:
             raise ProgramError(f"node {i} has no mask")
-        ring.difference(share, mask, out)
+        else:
+            ring.difference(share, mask, out)
 
     def known(self, i: int, drawn: Value, out: Array) -> None:
         """This party's share of what is known of node ``i``: of its MAC, where that is what is evaluated."""
         ring = self._context.ring(self._program.nodes[i].type)
-        share = self._context.share_of(drawn.public, ring)
-        ring.difference(share, ring.zeros(self._program.nodes[i].type.shape), out)
+        ring.difference(self._context.share_of(drawn.public, ring), None, out)
 
     def folded(self, i: int) -> Array:
         """This party's share of the whole value of a node, its public part included."""

@@ -379,8 +379,7 @@ class PartyRun:
                 evaluation.difference(i, part)
             elif evaluation is self._shares:
                 # Fresh in each run, and nobody else's: it is no share of anything.
-                drawn = ring.sample(Seed(fresh_seed()), self.program.nodes[i].type.shape)
-                ring.difference(drawn, ring.zeros(drawn.shape), part)
+                ring.difference(ring.sample(Seed(fresh_seed()), self.program.nodes[i].type.shape), None, part)
             else:
                 # Known to all: its MAC is the key's share times it.
                 evaluation.known(i, self._shares.value(i), part)

@@ -95,6 +95,7 @@ FIELD_CASES: dict[str, Callable[[Numbers], Any]] = {
     "multiply": lambda x: [
         x.ring.multiply(x(N), other) for other in (x.ring.index(x(N), (slice(None, None, -1),)), x(3, 1), x())
     ],
+    "halve": lambda x: [x.ring.halve(x(N), x.ring.negate(x(N)), x(7, N)[0], x(N), less) for less in (False, True)],
     "multiply_add": lambda x: x.ring.multiply_add(x(7, N), x(N), x(7, N)),
     "inverse": lambda x: [x.ring.inverse(k) for k in (0, 3, -5, P)],
     "total": lambda x: [
@@ -130,7 +131,9 @@ FIELD_CASES: dict[str, Callable[[Numbers], Any]] = {
     "copy": lambda x: x.ring.copy(x(N)),
     "vector": lambda x: [tuple(x.ring.vector([(2, 3), (), (5,)]).shape)],
     "split": lambda x: x.ring.split(x(12), [(2, 3), (), (5,)]),
-    "difference": lambda x: [_difference(x, minuend) for minuend in (None, x(6))],
+    "difference": lambda x: [
+        _difference(x, one, other) for one in (None, x(6)) for other in (None, x.ring.negate(x(6)))
+    ],
     "dots": lambda x: list(x.ring.dots(x(3, N), x(3, N), x.ring.negate(x(3, N)))),
     "quotient": lambda x: [x.ring.quotient(x(N), d) for d in (1, 3, 1 << 20, 10**17)],
     "quotient_signed": lambda x: [x.ring.quotient_signed(x(N), d) for d in (1, 3, 1 << 20, 10**17)],
@@ -260,9 +263,9 @@ def _accumulated_bits(x: Numbers) -> Any:
     return total
 
 
-def _difference(x: Numbers, minuend: Any) -> Any:
+def _difference(x: Numbers, minuend: Any, subtrahend: Any) -> Any:
     vector = x.ring.vector([(2,), (6,)])
-    x.ring.difference(minuend, x.ring.negate(x(6)), x.ring.split(vector, [(2,), (6,)])[1])
+    x.ring.difference(minuend, subtrahend, x.ring.split(vector, [(2,), (6,)])[1])
     return x.ring.index(vector, (slice(2, None),))
 
 

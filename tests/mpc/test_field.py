@@ -214,3 +214,24 @@ def test_choosing_by_bits(shapes: tuple[tuple[int, ...], ...]) -> None:
     bits = np.asarray(generator.integers(0, 2, shapes[0]) == 1)
     x, y = (np.asarray(generator.integers(0, field.P, shape, dtype=np.uint64)) for shape in shapes[1:])
     assert np.array_equal(field.choose(bits, x, y), np.where(bits, x, y))
+
+
+@pytest.mark.parametrize("less", [False, True])
+def test_halves(less: bool) -> None:
+    """Of the ends of the field, and of what is drawn, in pieces or not."""
+    ends = np.array([0, 1, field.P - 1, field.P // 2], np.uint64)
+    for x in (np.array(field.P - 1, np.uint64), np.concatenate([np.repeat(ends, 4), random(9)])):
+        share, sign, product = x[..., ::-1] if x.ndim else x, np.resize(ends, x.shape), np.resize(ends[::-1], x.shape)
+        half, out = field.halve(x, share, sign, product, less)
+        added = exact(x) * exact(sign) + exact(product)
+        assert np.array_equal(exact(half) * 2 % P, exact(x))
+        assert np.array_equal(exact(out) * 2 % P, (exact(share) + 2 * (-added if less else added)) % P)
+        assert int(np.max(half)) < P > int(np.max(out))
+
+
+def test_selecting_by_bits() -> None:
+    for x in (random(), random(3, 4), random(0)):
+        bits = x < np.uint64(1 << 60)
+        assert np.array_equal(field.select(bits, x), np.where(bits, x, 0))
+    with pytest.raises(ValueError, match="bits"):
+        field.select(np.ones(2, bool), random(3))

@@ -34,7 +34,7 @@ def cases(widths: tuple[int, ...], equal: bool, size: int) -> Any:
 @pytest.mark.parametrize(("ignored", "repeats"), [(0, 1), (13, 3)])
 def test_the_sign_of_a_difference(widths: tuple[int, ...], equal: bool, ignored: int, repeats: int) -> None:
     """From shares, and behind a mask."""
-    count, size = len(widths), 3 * 64 + 9
+    count, size = len(widths), 9 * 64 + 9  # more than are looked up at a time
     x, r = cases(widths, equal, size), drawn("field", 1, size // repeats)
     added = x if equal else x + 2 ** sum(widths)
     c = ((np.repeat(r, repeats) >> np.uint64(ignored)) + added.astype(np.uint64)) << np.uint64(ignored)

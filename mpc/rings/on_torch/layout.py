@@ -84,4 +84,7 @@ class TorchRing(Ring):
         return torch.empty(sum(map(prod, shapes)), dtype=self.dtype, device=self.device)
 
     def difference(self, x: Any, y: Any, out: Any) -> None:
-        out.copy_(self.negate(y) if x is None else self.subtract(x, y))
+        if y is None:
+            out.copy_(self.or_zeros(x, tuple(out.shape)))
+        else:
+            out.copy_(self.negate(y) if x is None else self.subtract(x, y))
