@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -79,24 +78,26 @@ async def test_lists_are_made_in_turns(site, held, monkeypatch):
         assert all([entry.name for entry in found] == ["theirs"] for found in await asyncio.gather(*lists))
 
 
-async def test_orders_are_noted_in_turns(site, monkeypatch):
-    stock, noted = site.servers["dealer"].stock, []
-    set_target = stock.set_target
+async def test_orders_are_noted_in_turns(site, held, monkeypatch):
+    stocker, noted = site.servers["dealer"].stocking.stocker, []
+    set_target = stocker.stock.set_target
 
     def slow(program, digest, low_water, count, client):
         noted.append(client)
-        time.sleep(0.05)
+        assert held.wait(60)
         set_target(program, digest, low_water, count, client)
 
-    monkeypatch.setattr(stock, "set_target", slow)
+    monkeypatch.setattr(stocker.stock, "set_target", slow)
     async with site.client() as clinic, site.client("company") as company:
         flood = [
             asyncio.create_task(company.stock(company.share([0.0] * (i + 1)) * 2, 1, low_water=1)) for i in range(6)
         ]
-        await site.until(lambda: len(noted) == 1)
-        await clinic.stock(clinic.share([0.0]) * 2, 1, low_water=1)
-        assert noted.index("clinic") <= 2
+        await site.until(lambda: stocker._noting["company"] == 6 and len(noted) == 1)
+        flood.append(asyncio.create_task(clinic.stock(clinic.share([0.0]) * 2, 1, low_water=1)))
+        await site.until(lambda: stocker._noting["clinic"] == 1)
+        held.set()
         await asyncio.gather(*flood)
+    assert noted.index("clinic") <= 2
     assert noted.count("company") == 6
 
 

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -181,11 +182,11 @@ async def test_a_peer_that_is_gone_and_a_disk_that_fails(site, monkeypatch):
 
 
 async def test_a_disk_that_hangs_costs_one_thread(site, monkeypatch):
-    server, asked = site.servers["party0"], []
+    server, asked, over = site.servers["party0"], [], threading.Event()
 
     def hang():
         asked.append(1)
-        time.sleep(1)
+        over.wait(60)
         return {}
 
     monkeypatch.setattr(server, "fresh_stock", hang)
@@ -193,6 +194,7 @@ async def test_a_disk_that_hangs_costs_one_thread(site, monkeypatch):
     monkeypatch.setattr(status_look, "FRESH", 0.0)
     found = await asyncio.gather(*(server.look.look() for _ in range(20)))
     found += [await server.look.look() for _ in range(3)]
+    over.set()
     assert all(seen.stock is None for seen in found)
     assert len(asked) == 1
 

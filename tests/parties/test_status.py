@@ -200,6 +200,7 @@ async def test_a_stranger_cannot_ask(site):
 
 async def test_who_asks_too_often_is_told_when_to_come_again(site, monkeypatch):
     server, looks = site.servers["party0"], []
+    monkeypatch.setattr(status_desk, "PAUSE", 60.0)
     monkeypatch.setattr(server, "fresh_stock", lambda: looks.append(1) or {})
     async with site.endpoint("company") as endpoint:
         await endpoint.connect(["party0"], 20)
@@ -225,6 +226,7 @@ async def test_a_watcher_that_is_refused_comes_again(site, monkeypatch):
 
 async def test_many_clients_share_one_look(site, monkeypatch):
     looks = []
+    monkeypatch.setattr(status_look, "FRESH", 60.0)
     monkeypatch.setattr(site.servers["party0"], "fresh_stock", lambda: looks.append(1) or {})
     reports = await asyncio.gather(look(site), look(site, "company"))
     assert all(report.ok for report in reports)
