@@ -24,5 +24,8 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 LATENCY = Objective(20 << 20)
 """Rounds count, for parties far from each other: each is worth what a link carries in a second.  Without a bound a
 layer of a million values would have 170 MB more dealt, and held, for the sake of one."""
+STEPS = 4 << 20
+"""What a round is worth, at most, of what is done again and again, as steps of training are: all of it is dealt in the
+time that it takes."""
 TRAFFIC = Objective(0)
 """Bytes do: for links that are narrow, or metered."""

@@ -149,7 +149,7 @@ class SGD(Optimizer, frozen=True, kw_only=True):
             weights[name] = w = parameters[name].labelled(LABEL)
             if not self.momentum:
                 if rate:
-                    g = g._new(m.Masked()) if watched is None else g.assumed(-watched, watched)
+                    g = g._new(m.Masked()) if watched is None else _watched(g, -watched, watched)
                     weights[name] = _like(w - _multiple(g, rate, w), w)
                 continue
             v = state[_velocity(name)].labelled(LABEL)
@@ -266,8 +266,13 @@ def _multiple(x: SecretTensor, number: float, w: SecretTensor) -> SecretTensor:
 def _like(new: SecretTensor, old: SecretTensor, watched: bool = False) -> SecretTensor:
     """In the range of what it takes the place of, with the same label and precision."""
     low, high = old.type.low, old.type.high
-    bounded = new.assumed(low, high) if watched else new.within(low, high)
+    bounded = _watched(new, low, high) if watched else new.within(low, high)
     return SecretTensor(bounded.node, old.label, old.precision)
+
+
+def _watched(x: SecretTensor, low: float, high: float) -> SecretTensor:
+    """Roughly: values are far below their ranges, and there are as many of them as weights in each step."""
+    return x._new(m.Assume(low, high, roughly=True))
 
 
 def _times(x: SecretTensor, number: float) -> SecretTensor:

@@ -8,9 +8,10 @@ belongs to; so one program goes from the first step to the last, and each state 
 *What is watched*, in every step: that what the optimizer remembers of gradients, or gradients themselves, lie in their
 range, so that what is promised of their size holds; that logits lie in theirs, and what functions are applied to in
 their intervals (``SecretTensor.assumed``).  Weights are, in the last step, and whenever rates and remembered gradients
-may have moved them by their range since they were: a watched value costs 64 B of what is dealt (136 with MACs), but
-where types promise it, as of a softmax regression's velocities.  Where one has left its range, in whichever step,
-nothing is kept, and the state before stays.
+may have moved them by their range since they were: a watched value costs 64 B of what is dealt (136 with MACs), and of
+what is remembered half of that, but where types promise it, as of a softmax regression's velocities.  Where one has
+left its range, in whichever step, nothing is kept, and the state before stays; and it may where one is nearer to an end
+than a ninth of the range, or of what is remembered a fifth.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class Training:
             logits = self.model.description.forward(x, made.state)
             hits = (logits >= logits.max(-1, keepdims=True)) * y
             revealed.append(stack([hits.sum(0), y.sum(0)]))
-        return Kept(made.state, joint=True, description=self.model.description, revealed=revealed)
+        return Kept(made.state, joint=True, description=self.model.description, revealed=revealed, steps=True)
 
     @property
     def step(self) -> int:

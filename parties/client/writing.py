@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from mpc.errors import UsageError
-from mpc.objective import Objective
+from mpc.objective import LATENCY, STEPS, Objective
 from mpc.program import Program
 from mpc.program_format import Keeping
 from nn.model import Description
@@ -40,7 +40,8 @@ class Kept(dict[str, SecretTensor]):
 
     ``joint``: for all together whose secrets they come of: nobody uses them without the leave of each, who runs the
     program, and has the name, included.  ``description``: they are the tensors of a model, which it describes.
-    ``revealed``: what is revealed beside, by the same run.
+    ``revealed``: what is revealed beside, by the same run.  ``steps``: they are made again and again, so that what is
+    dealt counts for more.
     """
 
     def __init__(
@@ -50,17 +51,25 @@ class Kept(dict[str, SecretTensor]):
         joint: bool = False,
         description: Description | None = None,
         revealed: Sequence[SecretTensor] = (),
+        steps: bool = False,
     ) -> None:
         super().__init__(results)
         self.revealed = tuple(revealed)
+        self._steps = steps
         self.planned: dict[Objective, Written] = {}
         """The program that keeps them, once it has been made, by what for."""
         self.keeping = Keeping(joint, b"" if description is None else description.encode())
+
+    def objective(self, wanted: Objective) -> Objective:
+        """What they are planned for, where the client wants fewest rounds; or a link of its own to count."""
+        usual = self._steps and wanted.round_bytes == LATENCY.round_bytes
+        return Objective(STEPS, wanted.security) if usual else wanted
 
 
 def write(result: Results, objective: Objective) -> Written:
     """The program that computes ``result``, or keeps what is in a mapping.  Raises UsageError, RangeError."""
     if isinstance(result, Kept):
+        objective = result.objective(objective)
         if objective not in result.planned:
             result.planned[objective] = _planned(graph_of(result.revealed, result, result.keeping), objective)
         return result.planned[objective]

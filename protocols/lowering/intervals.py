@@ -6,7 +6,7 @@ the range that an author assumes (``SecretTensor.assumed``) need not fit the fie
 may count as well:
 
 * *coarsely*, by tables of a few bits, without a round or an opening (`Astray`), nearer than a ninth of a range that an
-  author assumes, and with MACs a 33rd of a function's interval;
+  author assumes (a fifth of what an optimizer remembers), and with MACs a 33rd of a function's interval;
 * *by a bit each* that is opened (`Beyond`), without MACs: nearer than a 64th of a function's interval, for a tenth of
   what would be dealt;
 * *by digits*, in comparisons with both ends, moved inwards by a thousandth: intervals of orders of magnitude, whose
@@ -33,10 +33,10 @@ sample; for the rest see ``gate.py``.  That results are gated, all of them, by t
 nothing else, is seen from a program (`is_gated`), which parties ask of whatever reads another's secret: sums are made
 in one way alone, here, so that of a program which is another's they can be made again, and compared.
 Cost: coarsely no round but where something is assumed of the last that is opened, and 256 B dealt for a value of a
-function (520 with MACs), 64 (136) of another.  By a bit each one round more, and 24 B, or 36 where types know little,
-and another bit.  By digits one round more; where there is time, two and fewer bytes, without MACs: about 26 B dealt for
-each.  For the dermatology CNN, of 18,880 values, 3.2 kB opened by each party and 530 kB dealt; with MACs 8 bytes, and
-9.8 MB.
+function (520 with MACs), 64 (136) of another, 32 (72) roughly.  By a bit each one round more, and 24 B, or 36 where
+types know little, and another bit.  By digits one round more; where there is time, two and fewer bytes, without MACs:
+about 26 B dealt for each.  For the dermatology CNN, of 18,880 values, 3.2 kB opened by each party and 530 kB dealt;
+with MACs 8 bytes, and 9.8 MB.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ LABEL = "interval check"
 """What it is counted under."""
 ASSUMED = 3
 """Bits by which a range is watched that an author assumes: it exceeds by far what values are."""
+ROUGHLY = 2
+"""And one that only large values leave, of many: what an optimizer remembers of each weight's gradients."""
 _INTERVAL = 5
 """And one on which a function holds, with MACs."""
 _FINE, _FURTHER = 6, 2

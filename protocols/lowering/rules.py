@@ -14,7 +14,7 @@ from mpc.program import Expression
 from mpc.tensor_type import Shape, TensorType
 from protocols.approximation import Fit
 from protocols.lowering import comparison, composed, functions, norms, selection, slopes, truncated
-from protocols.lowering.intervals import ASSUMED, fineness
+from protocols.lowering.intervals import ASSUMED, ROUGHLY, fineness
 from protocols.lowering.planner import Planner
 from protocols.operations import assume, draw, keep, linear, one_hot, product, shuffle
 from protocols.trace import mathematics as m
@@ -120,7 +120,7 @@ def lower(planner: Planner, operation: m.Mathematics, operands: Sequence[Operand
                 return composed.as_it_is(planner, x, operation.low, operation.high)
             return planner.make(linear.Declare(operation.low, operation.high), x)
         case m.Assume():
-            return _assumed(planner, x, operation.low, operation.high, ASSUMED)
+            return _assumed(planner, x, operation.low, operation.high, ROUGHLY if operation.roughly else ASSUMED)
         case m.Truncate():
             if operation.factor != 1.0:
                 return truncated.multiple(planner, x, operation.factor, operation.fraction_bits)

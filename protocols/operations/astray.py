@@ -56,9 +56,9 @@ from mpc.rings import FIELD, Array, Rings, field_of
 from mpc.tensor_type import SLACK, Form, TensorType
 from protocols.operations.in_range import Coefficients
 
-FEWEST, MOST = 3, 8
+FEWEST, MOST = 2, 8
 """Bits of a table."""
-_WIDEST = 59
+_NARROWEST, _WIDEST = 3, 59
 """Bits of what is looked at, below a sign's."""
 _MOST_SCALE = 63
 
@@ -101,7 +101,8 @@ class Span(NamedTuple):
         require(0 < self.scale <= _MOST_SCALE and abs(self.low) < 1 << (_WIDEST + 1), "a span begins in the field")
         require(FEWEST <= self.bits <= MOST and self.ignored >= 0, f"tables have {FEWEST} to {MOST} bits")
         require(0 < self.width <= 1 << self.bits, "a span is of so many grains as a table has entries")
-        require(self.ignored + self.bits <= _WIDEST, f"a span is of up to {_WIDEST} bits")
+        size = self.ignored + self.bits
+        require(_NARROWEST <= size <= _WIDEST, f"a span is of {_NARROWEST} to {_WIDEST} bits")
 
     def inside(self) -> tuple[int, int]:
         """The least and the greatest raw value that is sure to be taken for inside."""
@@ -120,7 +121,7 @@ def _span(least: int, most: int, low: int | None, high: int | None, bits: int) -
         start = scale * least if low is None else scale * (low - 1) + 1
         end = scale * most if high is None else scale * (high + 1) - 1
         size = max(end - start + 1, 0)
-        ignored = max(0, size.bit_length() - bits - 2)
+        ignored = max(0, size.bit_length() - bits - 2, _NARROWEST - bits)
         while (width := _grains(size, ignored, both)) > 1 << bits:
             ignored += 1
         if width < 1 or ignored + bits > _WIDEST:

@@ -336,11 +336,13 @@ class Like:
 @dataclass(frozen=True, slots=True)
 class Assume:
     """The same values, taken to lie in [low, high], and compared with both ends: a bit beside the results says whether
-    some did not.
+    some did not.  ``roughly``: what is nearer to an end than a fifth of the range may be taken for beyond, and not a
+    ninth.
     """
 
     low: float
     high: float
+    roughly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpc.cost import Link, Wanted
+from mpc.cost import Link, Wanted, objective_of
 from mpc.errors import UsageError
+from mpc.objective import STEPS, Objective
+from mpc.security import Security
 from nn import Linear, Model, ReLU, Sequential
 from nn.interface import ArrayInput, Interface
 from parties import Client, LocalCluster, Settings
+from parties.client.writing import Kept
 from parties.commands.command_line import main, whole_parser
 from parties.commands.objective import CITIES, HERE, LINKS, chosen_objective
 from parties.members.cluster import Cluster
@@ -106,3 +109,12 @@ def test_what_is_dealt_ahead_is_used_by_who_plans_alike(tmp_path: Path, capsys: 
         run("deal --count 1", "--objective", "latency")
         assert run("predict", file)["run"]["offline"]["from_stock"] is False
         assert run("predict", file, "--objective", "latency")["run"]["offline"]["from_stock"] is True
+
+
+@pytest.mark.parametrize("security", Security)
+def test_a_round_of_a_step_of_training_is_worth_less_unless_links_are_named(security: Security) -> None:
+    step, once = Kept({}, steps=True), Kept({})
+    fewest, named = (objective_of(wanted, security) for wanted in ("latency", OF_THESE))
+    assert step.objective(fewest) == Objective(STEPS, security) != fewest
+    assert [once.objective(fewest), step.objective(named)] == [fewest, named]
+    assert step.objective(objective_of("traffic", security)).round_bytes == 0
