@@ -16,7 +16,8 @@ Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Name = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}\Z")]
 Ruled = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}(/{NAME})?\Z")]
 """What a client has rules on: a name of its own, or ``owner/name`` of what belongs to it jointly."""
-Text = Annotated[str, msgspec.Meta(max_length=2000)]
+MAX_TEXT = 2000
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 

@@ -50,7 +50,7 @@ import msgspec
 from parties.members.cluster import Role
 from parties.messages.evidence import AnySaid, Evidence, RunSubject, Signature, Statement
 from parties.messages.failures import Fault
-from parties.messages.fields import Count, Id, Name, Seconds
+from parties.messages.fields import Count, Id, Name, Seconds, Text
 from parties.messages.runs import Address, Door, LinkPublic, LinkSecret, Source
 from parties.tally import Sent
 from parties.wire.messages import Message
@@ -83,13 +83,14 @@ class Settle(WorkerMessage, frozen=True):
 class Settled(WorkerMessage, frozen=True):
     """Ready for runs; ``host`` and ``process``: the name of its machine and its number there, for the operator.
 
-    ``shelf``: which one it has, if any.
+    ``shelf``: which one it has, if any; ``trouble``: why it has none, where it should.
     """
 
     address: Address
     process: Count
     host: Annotated[str, msgspec.Meta(max_length=255)]
     shelf: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    trouble: Text = ""
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

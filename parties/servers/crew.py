@@ -230,6 +230,8 @@ class Crew(Generic[ChargeT]):
                 self._changed.set()
                 where = message.host, message.process, message.address
                 log.info("%s is there, on %s (process %d), and meets others at %s", worker.name, *where)
+                if message.trouble:
+                    log.warning("%s keeps nothing that is dealt ahead of time: %s", worker.name, message.trouble)
                 self.came(worker)
             elif isinstance(message, WorkerRun):
                 # One that is over here the worker has not heard the end of.

@@ -174,7 +174,7 @@ class Shelves:
         await self._lose(wanted - lying, f"{worker.name} has without them")
         # Before and after: an item goes from being kept to the ledger, and from there to a run.
         going = self._going
-        nobodys = lying - await asyncio.to_thread(shelved.wanted, lying) - going - self._going
+        nobodys = lying - await asyncio.to_thread(shelved.wanted_on, worker.shelf) - going - self._going
         if nobodys:
             worker.link.send(Sweep(owner=shelved.owner), [packed(nobodys)])
 

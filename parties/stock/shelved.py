@@ -15,13 +15,15 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS shelved (
         session TEXT NOT NULL,
         number INTEGER NOT NULL,
+        client TEXT NOT NULL,
         shelf TEXT NOT NULL,
         name TEXT NOT NULL UNIQUE,
         size INTEGER NOT NULL,
         PRIMARY KEY (session, number),
         FOREIGN KEY (session, number) REFERENCES items
     ) WITHOUT ROWID""",
-    "CREATE INDEX IF NOT EXISTS shelved_by_shelf ON shelved (shelf)",
+    "CREATE INDEX IF NOT EXISTS shelved_by_shelf ON shelved (shelf, name)",
+    "CREATE INDEX IF NOT EXISTS shelved_by_client ON shelved (client, shelf, size)",
     # That a piece is there is noted under its number: spent, it is nowhere.
     """CREATE TRIGGER IF NOT EXISTS spent_items_are_on_no_shelf AFTER UPDATE OF state ON items
     WHEN NEW.state IN ('used', 'discarded') AND EXISTS
@@ -58,7 +60,8 @@ class ShelvedItems:
     @staticmethod
     def enter(db: sqlite3.Connection, item: ItemId, where: Shelved) -> None:
         """The item's pieces lie there; in the transaction that enters the item, or its next piece."""
-        db.execute("INSERT OR REPLACE INTO shelved VALUES (?, ?, ?, ?, ?)", (*item, *where))
+        of = "SELECT session, number, client, ?, ?, ? FROM items WHERE session = ? AND number = ?"
+        db.execute(f"INSERT OR REPLACE INTO shelved {of}", (*where, *item))
 
     def where(self, item: ItemId) -> Shelved | None:
         """None for one that is here, or spent."""
@@ -78,11 +81,10 @@ class ShelvedItems:
         with self._vault.transaction() as db:
             return {str(row[0]) for row in db.execute(names, (shelf,))}
 
-    def wanted(self, names: Collection[str]) -> set[str]:
-        """Those of them that are any item's that is not spent."""
+    def wanted_on(self, shelf: str) -> set[str]:
+        """Names of all items there that are not spent."""
         with self._vault.transaction() as db:
-            one = "SELECT 1 FROM shelved WHERE name = ?"
-            return {name for name in names if db.execute(one, (name,)).fetchone() is not None}
+            return {str(row[0]) for row in db.execute("SELECT name FROM shelved WHERE shelf = ?", (shelf,))}
 
     def lose(self, names: Collection[str]) -> list[ItemId]:
         """What lies there has gone: items of these names are discarded, if they are in stock; which those were."""
@@ -98,9 +100,6 @@ class ShelvedItems:
 
     def bytes_of(self, client: str, shelf: str | None = None) -> int:
         """Of what there is for that client's runs on that shelf, or on all."""
-        held = (
-            "SELECT total(shelved.size) FROM shelved JOIN items USING (session, number)"
-            " WHERE client = ?1 AND (?2 IS NULL OR shelf = ?2)"
-        )
+        held = "SELECT total(size) FROM shelved WHERE client = ?1 AND (?2 IS NULL OR shelf = ?2)"
         with self._vault.transaction() as db:
             return int(db.execute(held, (client, shelf)).fetchone()[0])

@@ -52,8 +52,12 @@ class Shelving:
         if collecting is None:
             made = Collecting(self._post.cluster, message.source, "this stock")
             collecting = self._collecting[message.run] = made
-        payload = await collecting.part(message.size)
-        await asyncio.to_thread(shelf.put, place, message.piece, payload)
+        try:
+            payload = await collecting.part(message.size)
+            await asyncio.to_thread(shelf.put, place, message.piece, payload)
+        except BaseException:
+            self._over(message.run)
+            raise
         self._post.link.send(Kept(run=message.run))
 
     async def _look(self, message: Look) -> None:

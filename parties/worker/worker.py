@@ -17,9 +17,10 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mpc.errors import PeerError, ProgramError
+from mpc.errors import ConfigurationError, PeerError, ProgramError
 from mpc.rings import Rings
-from parties.members.cluster import Cluster, Role
+from parties.members.cluster import Cluster, Member, Role
+from parties.messages.fields import MAX_TEXT
 from parties.messages.workers import ABOUT, BEAT, Beat, Settle, Settled
 from parties.servers.freed import wiped
 from parties.stock.shelf import Shelf
@@ -77,12 +78,10 @@ class Worker:
                 raise ProgramError("the head does not say which cluster this is")
             cluster = _cluster(payload)
             post = Post(cluster, cluster.member(message.member), link, self._doors, self._source)
-            if self._stock and post.me.role is Role.PARTY:
-                self._shelf = await asyncio.to_thread(Shelf, self._stock, post.me.name)
-            shelf = "" if self._shelf is None else self._shelf.id
+            shelf, trouble = await self._open_shelf(post.me)
             self.does = does = self._work(post)
-            where = self._doors.address, os.getpid(), platform.node()[:255], shelf
-            link.send(Settled(*where))
+            where = self._doors.address, os.getpid(), platform.node()[:255]
+            link.send(Settled(*where, shelf, trouble))
             beating = post.spawn(_beat(link))
             if self._memory is not None:
                 post.spawn(wiped(self._memory))
@@ -102,6 +101,16 @@ class Worker:
                 post.close()
             self._doors.close()
             link.close()
+
+    async def _open_shelf(self, me: Member) -> tuple[str, str]:
+        """Which it is, or why there is none: the worker can do without."""
+        if not self._stock or me.role is not Role.PARTY:
+            return "", ""
+        try:
+            self._shelf = await asyncio.to_thread(Shelf, self._stock, me.name)
+        except ConfigurationError as error:
+            return "", str(error)[:MAX_TEXT]
+        return self._shelf.id, ""
 
     def _work(self, post: Post) -> Work:
         """As whose worker it is says."""

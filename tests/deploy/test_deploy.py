@@ -361,6 +361,12 @@ def test_manifests_of_a_party_on_ray() -> None:
         else:
             assert tuple(range(port["port"], port["endPort"] + 1)) == options.worker_ports
             assert [selects(one["podSelector"], another) for one in others["from"]] == [True]
+            # Of a dealer's workers the last party's head collects what is dealt ahead.
+            head_of_another = {**labels, "tessera/member": "party1"}
+            assert [selects(one["podSelector"], head_of_another) for one in others["from"]] == [True]
+        ways = [(o.get("ports"), o["to"]) for o in policy["egress"]]
+        (met,) = (to for ports, to in ways if ports and ports[0].get("endPort") == options.worker_ports[-1])
+        assert [selects(one["podSelector"], another) for one in met] == [True]
 
 
 # -- the guide ---------------------------------------------------------------------------------------------------------

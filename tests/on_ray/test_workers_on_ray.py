@@ -87,7 +87,8 @@ async def test_runs_go_on_when_a_worker_is_killed(tmp_path, monkeypatch):
     before = children()
     # One Ray for all, as it takes seconds to start, with a processor for each.
     monkeypatch.setattr(os, "cpu_count", lambda: len(names))
-    forces = {name: RayWorkforce(1) for name in names}
+    # The last party's keeps what is dealt ahead, which outlives it.
+    forces = {name: RayWorkforce(1, stock=str(tmp_path / "stock") * (name == "party1")) for name in names}
     async with serving(tmp_path, forces) as (cluster, key, servers):
 
         def processes(*of: str) -> list[int]:
@@ -109,6 +110,10 @@ async def test_runs_go_on_when_a_worker_is_killed(tmp_path, monkeypatch):
             os.kill(killed, signal.SIGKILL)
             await until(lambda: len(processes()) == 3 and killed not in processes())
             await client.stock(x, 2)
+            assert sum(servers["party1"].material.ledger.shelved.counts().values()) == 2
+            (killed,) = processes("party1")
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: len(processes()) == 3 and killed not in processes())
             assert await client.reveal(x) == pytest.approx([0.5, 0], abs=1e-3)
             assert client.last_run.from_stock
     await until(lambda: not children().keys() - before.keys())

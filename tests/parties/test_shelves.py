@@ -14,7 +14,6 @@ from mpc import schedule
 from mpc.errors import PeerLost
 from mpc.security import Security
 from parties import Settings
-from parties.messages.stock import StockItem
 from parties.messages.workers import Keep, Take
 from parties.servers import shelving
 from parties.worker.computing import Computing
@@ -247,12 +246,11 @@ async def test_pieces_that_are_not_what_was_kept(site, tmp_path, how):
             await right(client)
 
 
-async def test_without_a_shelf_the_head_keeps_it(site):
-    await on_workers(site)
-    sent = []
-    site.corrupt("dealer", StockItem, lambda m, b: sent.append(m) or [(m, b)])
+async def test_without_a_shelf_the_head_keeps_it(site, tmp_path, caplog):
+    (tmp_path / "shelves").mkdir(mode=0o755)
+    await shelved(site, tmp_path, together=True)
+    assert "can be read or written by others" in caplog.text
     async with site.client() as client:
         await client.stock(program(client), 1)
-        assert not ledger(site).shelved.counts()
+        assert ledger(site).stock() and not ledger(site).shelved.counts()
         await right(client, from_stock=True)
-    assert sent
