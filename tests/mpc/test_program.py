@@ -26,7 +26,7 @@ from mpc.tensor_type import MAX_SIZE
 from protocols.lowering.plan import lowered, plan
 from protocols.readings.clear import clear
 from protocols.readings.memory import run_in_memory
-from protocols.trace.mathematics import Multiply
+from protocols.trace.mathematics import LetThrough, Multiply
 from protocols.trace.random import Random
 from protocols.trace.secret_tensor import concatenate, graph_of, leaf
 
@@ -42,10 +42,10 @@ def every_operation(secure: Any, objective: Objective = LATENCY, *, keep: bool =
     u = ((v**2).within(0, 1) ** 3).take([0, 8, 8], 1).cumsum(1).sum(axis=0).mean()
     places = secure.secret((2,), 0, 3, 0).one_hot(4)
     drawn = Random().bernoulli(0.5, (2,))
-    at_once = z._joined(Multiply(at_once=True), z * z, z)
+    at_once, through = z._joined(Multiply(at_once=True), z * z, z), z._joined(LetThrough(), z, z * z)
     mixed = Random().permutation(z)
     many = secure.secret((1,)) >= np.linspace(-3, 3, 64)
-    results = [u, many, (z @ z.T).truncate(10), z > 0, z.relu(), places, drawn, mixed, at_once]
+    results = [u, many, (z @ z.T).truncate(10), z > 0, z.relu(), through, places, drawn, mixed, at_once]
     return plan(graph_of(results, {"u": u} if keep else None), objective, checked=True)
 
 
