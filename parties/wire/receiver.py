@@ -302,7 +302,6 @@ class Receiver:
             other = printable(greeting.package_version[:_QUOTED])
             raise VersionMismatch(name, f"runs Tessera {other}, we run {version}: install one release everywhere")
         older = greeting.cluster_number < number
-        known = self.succession.knows(greeting.cluster_fingerprint)
         different = VersionMismatch(
             name,
             f"runs with cluster file {printable(greeting.cluster_fingerprint[:16])}, number {greeting.cluster_number},"
@@ -310,9 +309,9 @@ class Receiver:
         )
         if older and self._me in SERVERS:
             self._transmit(link, Succeeded(), self.succession.since(greeting.cluster_fingerprint))
-        if greeting.cluster_number == number or (older and not known):
+        if greeting.cluster_number == number:
             raise different
-        # Whoever is behind is told, and greets again.
+        # Whoever is behind is told, by us or by others who know how it came to that, and greets again.
         link.behind = different
 
     def _gives_way(self, link: Link, greeting: Hello) -> bool:
@@ -345,7 +344,7 @@ class Receiver:
         self._transmit(link, HelloReply(*self.greeting))
 
     def compare_again(self, links: Iterable[Link]) -> None:
-        """We have gone on: those agree with us that have been there before us."""
+        """We have gone on: those agree with us that have been there before us, and are told that we are there."""
         version, fingerprint, _ = self.greeting
         for link in links:
             seen = link.greeting
@@ -353,6 +352,7 @@ class Receiver:
                 link.agreed, link.refusal, link.behind = True, None, None
                 if link.broken is None:
                     link.established.set()
+                self._transmit(link, HelloReply(*self.greeting))
 
 
 def _bare(error: PeerError) -> PeerError:

@@ -224,11 +224,28 @@ async def test_a_newer_number_without_what_led_to_it(site: Site) -> None:
     other = replace(site.cluster, number=5, former="e" * 64)
     late = await site.endpoint("clinic", cluster=other)
     with pytest.raises(VersionMismatch, match=r"number 1, we with .* number 5"):
-        await late.connect(["p0"], 2)
+        await late.connect(["p0"], 0.3)
     rogue = site.rogue("p1", "p0")
     rogue.say(Hello(package_version(), "e" * 64, 9), 0)
     await asyncio.sleep(0.1)
     assert not p0.connected("p1")
+
+
+@pytest.mark.parametrize("missed", [1, 2])
+async def test_a_server_that_goes_on_to_the_file_of_a_client_says_so(site: Site, missed: int) -> None:
+    """The client has been waiting for it: with a file of whose former ones it has one fingerprint at most."""
+    p0 = await site.endpoint("p0")
+    succession = Succession.begin(site.cluster)
+    for signers in (("p0",), ("p1",))[:missed]:
+        succession = followed(site, succession, settings=Settings(peer_timeout=1.0, signers=signers))
+    clinic = await site.endpoint("clinic", cluster=succession.cluster)
+    connecting = asyncio.create_task(clinic.connect(["p0"], 20))
+    await until(lambda: clinic._link("p0").behind is not None and p0._link("clinic").behind is not None)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(connecting), 0.2)
+    p0.go_on(succession)
+    await connecting
+    await exchange(clinic, p0)
 
 
 async def test_other_servers_or_settings_are_begun_with_anew(site: Site) -> None:
