@@ -79,6 +79,7 @@ def test_every_operation_is_in_some_program(cases: list[Case]) -> None:
         "signed",
         "sign",
         "lifted",
+        "sign_bits",
         "draw",
         "bits",
     }
