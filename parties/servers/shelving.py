@@ -91,8 +91,8 @@ class Shelves:
         """What is being kept, by name."""
         self._given = dict[str, str]()
         """Names of items, by the run that has taken each."""
-        self._looking: dict[str, set[str]] = {}
-        """By worker: what was in stock on its shelf when it was asked what lies there."""
+        self._looking: dict[str, tuple[WorkerHere[Any], set[str]]] = {}
+        """By name, workers that were asked what lies on their shelf, and what was in stock there before."""
         self._last: dict[str, float] = {}
         """When a shelf was last seen with a worker."""
         crew.came, crew.lying = self._came, self._lying
@@ -161,12 +161,19 @@ class Shelves:
             self._spawn(self._look(worker))
 
     async def _look(self, worker: WorkerHere[Any]) -> None:
-        # Whatever is in stock now was there before the worker looks.
-        self._looking[worker.name] = await asyncio.to_thread(self._ledger.shelved.fresh_on, worker.shelf)
+        """Once at a time: what is in stock before a worker looks is compared with what that very look has found."""
+        asked = self._looking.get(worker.name)
+        if asked is not None and asked[0] is worker:
+            return
+        self._looking[worker.name] = worker, set()
+        fresh = await asyncio.to_thread(self._ledger.shelved.fresh_on, worker.shelf)
+        self._looking[worker.name] = worker, fresh
         worker.link.send(Look(owner=self._ledger.shelved.owner))
 
     def _lying(self, worker: WorkerHere[Any], payload: Payload) -> None:
-        self._spawn(self._compare(worker, set(unpacked(payload)), self._looking.pop(worker.name, set())))
+        asked = self._looking.pop(worker.name, None)
+        if asked is not None and asked[0] is worker:
+            self._spawn(self._compare(worker, set(unpacked(payload)), asked[1]))
 
     async def _compare(self, worker: WorkerHere[Any], lying: set[str], wanted: set[str]) -> None:
         """Of what lies there with what should."""

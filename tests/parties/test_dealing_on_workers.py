@@ -121,6 +121,7 @@ async def test_what_is_dealt_for_a_run_goes_past_the_dealer(either, in_parts, wh
     await site.until(lambda: not site.servers[DEALER]._engine.crew.at_work)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("where", [(DEALER,), (DEALER, "party0", "party1")])
 async def test_what_is_dealt_ahead_goes_past_the_dealer(site, in_parts, where):
     await on_workers(site, *where)

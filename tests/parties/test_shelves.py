@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mpc import schedule
 from mpc.errors import PeerLost
@@ -29,6 +30,12 @@ SETTINGS = Settings(threads=1, peer_timeout=5, round_timeout=20)
 @pytest.fixture
 async def site(tmp_path):
     async with opened(tmp_path, Security.SEMI_HONEST, settings=SETTINGS) as site:
+        yield site
+
+
+@pytest.fixture(params=[Security.SEMI_HONEST, pytest.param(Security.MALICIOUS, marks=pytest.mark.slow)], ids=str)
+async def either(request, tmp_path):
+    async with opened(tmp_path, request.param, settings=replace(SETTINGS, security=request.param)) as site:
         yield site
 
 
@@ -74,7 +81,8 @@ def deep(client):
 
 
 @pytest.mark.parametrize("together", [False, pytest.param(True, marks=pytest.mark.slow)])
-async def test_from_shelves_each_item_once(site, tmp_path, in_parts, taken, together):
+async def test_from_shelves_each_item_once(either, tmp_path, in_parts, taken, together):
+    site = either
     force = await shelved(site, tmp_path, together=together)
     async with site.client() as client:
         await client.stock(deep(client)[0], 4)
@@ -171,7 +179,7 @@ async def test_a_worker_that_ends_when_it_has_been_given_the_key(site, tmp_path,
     await site.until(lambda: not force.lying())
 
 
-@pytest.mark.parametrize("where", ["handed out", "placed"])
+@pytest.mark.parametrize("where", [pytest.param("handed out", marks=pytest.mark.slow), "placed"])
 async def test_a_head_that_ends_when_it_has_marked_the_item(site, tmp_path, monkeypatch, taken, where):
     """Before it says anything of it, or when a worker has it."""
     await shelved(site, tmp_path, count=1)
@@ -221,6 +229,25 @@ async def test_shelves_that_are_lost(site, tmp_path, monkeypatch):
             shutil.rmtree(item)
         await site.until(lambda: not site.servers["dealer"].stock.stock())
         await right(client, from_stock=False)
+
+
+async def test_two_looks_at_once(site, tmp_path, monkeypatch):
+    """What is kept after the one has been answered, and before the other, is not lost."""
+    force = await shelved(site, tmp_path, count=1)
+    shelves = site.servers[LAST].material.shelves
+    await site.until(lambda: not shelves._looking)
+    (worker,) = site.servers[LAST]._engine.crew.workers.values()
+    honest, answers = shelves._lying, []
+    monkeypatch.setattr(site.servers[LAST]._engine.crew, "lying", lambda *answer: answers.append(answer))
+    await shelves._look(worker)
+    await site.until(lambda: bool(answers))
+    async with site.client() as client:
+        await client.stock(program(client), 1)
+        await shelves._look(worker)
+        honest(*answers[0])
+        await asyncio.sleep(0.1)
+        await right(client, from_stock=True)
+    await site.until(lambda: not force.lying())
 
 
 @pytest.mark.sampled(4)
