@@ -90,11 +90,14 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The steps of a network in order; the last one's value is the result.  Checked when made.
 
-    ``input_shape`` is one input's, without the batch, where it is known.  Raises UnsupportedError.
+    ``input_shape`` is one input's, without the batch, where it is known.  ``tied``: parameters that are another one, by
+    full name, as an output projection that is the table of words; what is stored is the other's.  That they are one is
+    public.  Raises UnsupportedError.
     """
 
     steps: tuple[Step, ...]
     input_shape: Shape | None = None
+    tied: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         if not 0 < len(self.steps) <= MAX_STEPS:
@@ -117,6 +120,23 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shapes = [shape for layer in layers.values() for shape in layer.parameters.values()]
         if sum(math.prod(shape) for shape in shapes) > MAX_ELEMENTS:
             raise UnsupportedError(f"a model of more than {MAX_ELEMENTS} weights")
+        for name, held in self.tied.items():
+            kept = self._kept(name, layers)
+            if held in self.tied or kept is None or kept != self._kept(held, layers):
+                raise UnsupportedError(
+                    f"{printable(name)} and {printable(held)} are no parameters that are stored as one tensor"
+                )
+
+    @staticmethod
+    def _kept(name: str, layers: Mapping[str, Layer]) -> tuple[Shape, Shape] | None:
+        """The shapes of a parameter and of what is stored of it, under its name; None if that is not the parameter."""
+        owner, _, local = name.rpartition(".")
+        layer = layers.get(owner)
+        shape = None if layer is None else layer.parameters.get(local)
+        if layer is None or shape is None:
+            return None
+        stored = layer.tensors({name: np.broadcast_to(1.0, shape) for name, shape in layer.parameters.items()})
+        return (shape, stored[local].values.shape) if local in stored else None
 
     @property
     def layers(self) -> dict[str, Layer]:
@@ -135,16 +155,17 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return self
         layers = {name: layer.settled for name, layer in self.layers.items()}
         steps = tuple(msgspec.structs.replace(step, layer=layers[step.name]) for step in self.steps)
-        return Architecture(steps, self.input_shape)
+        return msgspec.structs.replace(self, steps=steps)
 
     @property
     def parameters(self) -> dict[str, Shape]:
-        """Names and shapes of all weights, as in torch's ``state_dict``."""
-        return {
+        """Names and shapes of all weights, as in torch's ``state_dict``, each once."""
+        found = {
             full_name(name, local): shape
             for name, layer in self.layers.items()
             for local, shape in layer.parameters.items()
         }
+        return {name: shape for name, shape in found.items() if name not in self.tied}
 
     @property
     def stored_shapes(self) -> dict[str, Shape]:
@@ -154,16 +175,38 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             # Views of a single number: a stranger's shapes take no memory to check.
             blank = {local: np.broadcast_to(1.0, shape) for local, shape in layer.parameters.items()}
             found.update({full_name(name, local): t.values.shape for local, t in layer.tensors(blank).items()})
-        return found
+        return {name: shape for name, shape in found.items() if name not in self.tied}
 
     def tensors(self, weights: Mapping[str, Array]) -> dict[str, WeightArray]:
         """What the parties store of these weights, by name."""
         return {name: tensor for layer in self.layers for name, tensor in self.tensors_of(layer, weights).items()}
 
     def tensors_of(self, layer: str, weights: Mapping[str, Array]) -> dict[str, WeightArray]:
-        """Of one layer, by full name."""
-        tensors = self.layers[layer].tensors(local_weights(layer, weights))
+        """Of one layer, by full name; without those that are another's."""
+        tensors = self._tensors(layer, weights)
+        return {name: tensor for name, tensor in tensors.items() if name not in self.tied}
+
+    def tied_tensors(self, weights: Mapping[str, Array]) -> dict[str, list[WeightArray]]:
+        """Those that are stored once for several parameters, by name: as each of these would be stored."""
+        found: dict[str, list[WeightArray]] = {}
+        for name, held in self.tied.items():
+            first = [] if held in found else [held]
+            each = [self._tensors(self.owner(one), weights)[one] for one in (*first, name)]
+            found.setdefault(held, []).extend(each)
+        return found
+
+    def _tensors(self, layer: str, weights: Mapping[str, Array]) -> dict[str, WeightArray]:
+        it = self.layers[layer]
+        tensors = it.tensors(self.weights_of(layer, it, weights))
         return {full_name(layer, local): tensor for local, tensor in tensors.items()}
+
+    def weights_of(self, name: str, layer: Layer, weights: Mapping[str, _Value]) -> dict[str, _Value]:
+        """The weights of one layer, by local name, those among them that are another's."""
+        found = local_weights(name, weights)
+        if self.tied:
+            tied = {local: self.tied.get(full_name(name, local)) for local in layer.parameters}
+            found |= {local: weights[held] for local, held in tied.items() if held is not None}
+        return found
 
     def owner(self, tensor: str) -> str:
         """The layer that stores it.  Raises KeyError."""
@@ -195,7 +238,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         self.check_input(x.shape)
         values, batched = [x], self._batched
         for step in self.steps:
-            weights = {local: w.labelled(step.name) for local, w in local_weights(step.name, stored).items()}
+            own = self.weights_of(step.name, step.layer, stored)
+            weights = {local: w.labelled(step.name) for local, w in own.items()}
             inputs = [values[i].labelled(step.name) for i in step.inputs]
             try:
                 _check_batch(step, inputs, batched)
@@ -212,7 +256,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             inputs = [values[i] for i in step.inputs]
             try:
                 _check_batch(step, inputs, batched)
-                values.append(step.layer.plain(*inputs, weights=local_weights(step.name, weights), exact=exact))
+                own = self.weights_of(step.name, step.layer, weights)
+                values.append(step.layer.plain(*inputs, weights=own, exact=exact))
             except UsageError as error:
                 raise type(error)(f"layer {step.name!r}: {error}") from None
         return values

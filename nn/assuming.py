@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpc.errors import UsageError
-from nn.architecture import Architecture, Step
+from nn.architecture import Step
 from nn.attention import ScaledDotProductAttention
 from nn.calibrate import chunks
 from nn.model import Model
@@ -76,4 +76,4 @@ def assuming(
         if end is not None and after is not None and step.name in after:
             made.append(Step(f"{step.name}.assumed", Assumed((-end, end)), (len(made),)))
         at.append(len(made))
-    return Model(Architecture(tuple(made), model.architecture.input_shape), model.weights, model.interface)
+    return Model(msgspec.structs.replace(model.architecture, steps=tuple(made)), model.weights, model.interface)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mpc.errors import RangeError, UnsupportedError
 from nn.activations import Activation, Approximated, Interval, Polynomial, Ranged, fit_error
-from nn.architecture import Architecture, Step
+from nn.architecture import Step
 from nn.layer import Array, Layer
 from nn.model import Model
 from protocols.approximation import FUNCTIONS
@@ -110,7 +110,7 @@ def calibrate(
         elif isinstance(layer, Approximated | Polynomial):
             chosen[name] = _covering(layer, name, low, high, margin, error)
     steps = tuple(Step(s.name, chosen.get(s.name, s.layer), s.inputs) for s in model.architecture.steps)  # type: ignore[arg-type]
-    calibrated = Model(Architecture(steps, model.architecture.input_shape), model.weights, model.interface)
+    calibrated = Model(msgspec.structs.replace(model.architecture, steps=steps), model.weights, model.interface)
     return calibrated, check_ranges(calibrated, samples)
 
 

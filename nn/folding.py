@@ -41,12 +41,14 @@ def folded(architecture: Architecture, weights: Weights) -> tuple[Architecture, 
 def _one(architecture: Architecture, weights: Weights) -> tuple[Architecture, Weights] | None:
     """With the first of them gone; None if there is none."""
     names = [step.name for step in architecture.steps]
+    # What is another's too stays as it is.
+    tied = {architecture.owner(name) for pair in architecture.tied.items() for name in pair}
     for number, step in enumerate(architecture.steps):
         if not isinstance(step.layer, BatchNorm) or not (source := step.inputs[0]):
             continue
         before = architecture.steps[source - 1]
         alone = architecture.uses[source] == 1 and names.count(before.name) == 1 and names.count(step.name) == 1
-        if not alone or not isinstance(before.layer, Linear | _Convolution):
+        if not alone or before.name in tied or not isinstance(before.layer, Linear | _Convolution):
             continue
         if isinstance(before.layer, Linear):
             if before.layer.out_features != step.layer.num_features or 2 not in step.layer.ndims:
@@ -99,14 +101,14 @@ def _without(
     steps[linear] = Step(before.name, msgspec.structs.replace(before.layer, bias=True), before.inputs)
     if guarded:
         steps[norm] = Step(after.name, Rows(), after.inputs)
-        return Architecture(tuple(steps), architecture.input_shape), changed
+        return msgspec.structs.replace(architecture, steps=tuple(steps)), changed
 
     def moved(i: int) -> int:
         """An index of a value once the norm's is the linear layer's."""
         return linear + 1 if i == norm + 1 else i - (i > norm + 1)
 
     kept = [Step(s.name, s.layer, tuple(map(moved, s.inputs))) for n, s in enumerate(steps) if n != norm]
-    return Architecture(tuple(kept), architecture.input_shape), changed
+    return msgspec.structs.replace(architecture, steps=tuple(kept)), changed
 
 
 def _scaled(layer: Layer, weight: Array, scale: Array) -> Array:

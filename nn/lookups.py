@@ -20,11 +20,13 @@ class Embedding(Layer, frozen=True):
     """Rows of a table, for one-hot vectors (..., num_embeddings): a product, and no comparison but one for each vector.
 
     Of bits, as ``TokenInput`` shares them, the result is in the table's range, not in what their sum could reach; that
-    each vector has no more than a 1 is assumed, and where one has two there is no answer.
+    each vector has no more than a 1 is assumed, and where one has two there is no answer.  ``transposed``: stored as a
+    ``Linear``'s weight of the same shape, (embedding_dim, num_embeddings), so that it can be one with it.
     """
 
     num_embeddings: int
     embedding_dim: int
+    transposed: bool = False
 
     def __post_init__(self) -> None:
         check_size("num_embeddings", self.num_embeddings)
@@ -37,18 +39,25 @@ class Embedding(Layer, frozen=True):
 
     def tensors(self, weights: Arrays) -> dict[str, WeightArray]:
         # One row of it is what there is of a sum.
-        return {"weight": WeightArray(weights["weight"])}
+        return {"weight": WeightArray(weights["weight"].T if self.transposed else weights["weight"])}
 
     def forward(self, *inputs: SecretTensor, weights: Secrets) -> SecretTensor:
         x: SecretTensor = self._checked(inputs[0])
         weight = weights["weight"]
-        found = x @ weight
+        found = self._found(x, weight)
         if x.type.fraction_bits or not 0.0 <= x.type.low <= x.type.high <= 1.0:
             return found
         ones = x.sum(-1, keepdims=True)
         low, high = min(weight.type.low, 0.0), max(weight.type.high, 0.0)
         # Nothing is added where there is a 1.
         return found.within(low, high) + (ones.assumed(0.0, 1.0) - 1.0)
+
+    def _found(self, x: SecretTensor, weight: SecretTensor) -> SecretTensor:
+        if not self.transposed:
+            return x @ weight
+        # The table from the left: what is laid out of it for the other product serves this one.
+        columns = (weight @ x.reshape(-1, self.num_embeddings).transpose()).transpose()
+        return columns.reshape(*x.shape[:-1], self.embedding_dim)
 
     def plain(self, *inputs: Array, weights: Arrays, exact: bool = False) -> Array:
         return np.asarray(self._checked(inputs[0]) @ weights["weight"])

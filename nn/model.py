@@ -22,14 +22,14 @@ from mpc.rings.field import FieldArray
 from mpc.security import Security
 from mpc.tensor_type import Shape
 from nn.activations import Approximated
-from nn.architecture import Architecture, Sequential, decode_json
+from nn.architecture import Architecture, Sequential, decode_json, full_name
 from nn.folding import folded
 from nn.interface import NOTHING_SAID, Interface, as_read
 from nn.layer import Array, Layer, WeightArray
 from nn.layers import Conv2d, Linear
 from nn.lookups import Embedding
 from nn.saved import OnDisk, Saved, load, save
-from nn.stored import Encoded, StoredType, bits_for_depth
+from nn.stored import Encoded, StoredType, bits_for_depth, bits_of
 from protocols.lowering.plan import plan
 from protocols.operations import product as operations
 from protocols.operations.product import Product
@@ -97,6 +97,9 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 found[f"{name}.weight"] = operations.Conv2d((1, 1), (0, 0), layer.groups)
             elif isinstance(layer, Linear | Embedding):
                 found[f"{name}.weight"] = operations.Matmul()
+        for name, held in self.architecture.tied.items():
+            if found.pop(name, None) != found.get(held):
+                found.pop(held, None)
         return found
 
     def stored(self, slot: str) -> dict[str, SecretTensor]:
@@ -187,6 +190,8 @@ class Model:
         if not isinstance(weights, Mapping):
             raise UsageError(f"weights are arrays by name, as net.state_dict() has them, not {type(weights).__name__}")
         wanted = self.architecture.parameters
+        if self.architecture.tied.keys() & weights.keys():
+            weights = _once(self.architecture.tied, weights)
         given = {name for name in weights if not name.endswith("num_batches_tracked")}
         for problem, names in (
             ("lack", wanted.keys() - given),
@@ -202,8 +207,8 @@ class Model:
         return self
 
     def state_dict(self) -> dict[str, Array]:
-        """The weights, float64, under torch's names and in torch's layout."""
-        return dict(self.weights)
+        """The weights, float64, under torch's names and in torch's layout; what is tied under each of its names."""
+        return {**self.weights, **{name: self.weights[held] for name, held in self.architecture.tied.items()}}
 
     @property
     def weights(self) -> Mapping[str, Array]:
@@ -254,9 +259,12 @@ class Model:
     def description(self) -> Description:
         """What others may know: everything but the weights.  Fits that had to be found are in it."""
         layers = self.architecture.layers
-        more = _more_bits(layers.values())
+        more = more_bits(layers.values())
+        tied = self.architecture.tied_tensors(self.weights)
+        # What serves several has the digits of the one that wants most.
+        bits = {name: max(bits_of(array, more) for array in arrays) for name, arrays in tied.items()}
         types = {
-            name: StoredType.of(array, name, more)
+            name: StoredType.of(array._replace(bits=bits.get(name, array.bits)), name, more)
             for layer in layers
             for name, array in self.architecture.tensors_of(layer, self.weights).items()
         }
@@ -284,7 +292,8 @@ class Model:
         total = self.cost(shape, parties)
         rows: list[tuple[str, ...]] = [("layer", "kind", "weights", "rounds", "opened", "dealt")]
         for name, layer in self.architecture.layers.items():
-            weights = sum(math.prod(s) for s in layer.parameters.values())
+            own = (s for local, s in layer.parameters.items() if full_name(name, local) not in self.architecture.tied)
+            weights = sum(map(math.prod, own))
             spent = total.layers.get(name)
             figures = (spent.rounds, spent.opened, spent.dealt) if spent else (0, 0, 0)
             rows.append((name, type(layer).__name__, f"{weights:,}", *(f"{n:,}" for n in figures)))
@@ -299,7 +308,16 @@ class Model:
         return repr(self.architecture).replace("Architecture(", "Model(", 1)
 
 
-def _more_bits(layers: Collection[Layer]) -> int:
+def _once(tied: Mapping[str, str], weights: Mapping[str, npt.ArrayLike]) -> dict[str, npt.ArrayLike]:
+    """What is one tensor under one name.  Raises EncodingError if it is not one."""
+    found = {name: each for name, each in weights.items() if name not in tied}
+    for name in tied.keys() & weights.keys():
+        if not np.array_equal(np.asarray(found.setdefault(tied[name], weights[name])), np.asarray(weights[name])):
+            raise EncodingError(f"{name} and {tied[name]} are one tensor of the model, and differ")
+    return found
+
+
+def more_bits(layers: Collection[Layer]) -> int:
     """Of weights, for how deep the network is.
 
     The angle of a series has no room for more, nor have grouped convolutions, which lose less: they add up few

@@ -66,12 +66,7 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises EncodingError, naming the tensor, if it cannot be encoded.
         """
-        bits = BIAS_BITS if array.bits is None else array.bits
-        if array.contracted is not None and array.bits is None:
-            norms = (_l1_norm(WeightArray(array.values[where], array.contracted)) for where in _parts(array))
-            gain_bits = _exponent(max(norms, default=0.0), WEIGHT_BITS)
-            tiny = WEIGHT_BITS + min(MOST_EXTRA_BITS, max(0, -gain_bits))
-            bits = max(tiny, min(MOST_WEIGHT_BITS, GAIN_BITS - gain_bits)) + more
+        bits = bits_of(array, more)
         largest, norm = 0.0, 0.0
         for where in _parts(array):
             part = array.values[where]
@@ -110,6 +105,21 @@ class StoredType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def leaf(self, slot: str, tensor: str) -> Stored:
         """What a program has for it."""
         return Stored(self.shape, self.fraction_bits, self.low, self.high, slot, tensor, self.gain)
+
+
+def bits_of(array: WeightArray, more: int = 0) -> int:
+    """The fraction bits that an array is stored with, ``more`` of a linear layer's weights than usual."""
+    if array.contracted is None or array.bits is not None:
+        return BIAS_BITS if array.bits is None else array.bits
+    gain_bits = gain_bits_of(array)
+    tiny = WEIGHT_BITS + min(MOST_EXTRA_BITS, max(0, -gain_bits))
+    return max(tiny, min(MOST_WEIGHT_BITS, GAIN_BITS - gain_bits)) + more
+
+
+def gain_bits_of(array: WeightArray) -> int:
+    """Of the largest sum of magnitudes along the contracted axes, a power of two."""
+    norms = (_l1_norm(WeightArray(array.values[where], array.contracted)) for where in _parts(array))
+    return _exponent(max(norms, default=0.0), WEIGHT_BITS)
 
 
 def bits_for_depth(products: int) -> int:

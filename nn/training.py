@@ -111,7 +111,7 @@ class Recipe:
             for name, layer in layers.items()
         }
         steps = tuple(msgspec.structs.replace(step, layer=layers[step.name]) for step in self.architecture.steps)
-        return Architecture(steps, self.architecture.input_shape)
+        return msgspec.structs.replace(self.architecture, steps=steps)
 
     def after(
         self, state: Mapping[str, SecretTensor], batches: Sequence[Batch], first: int, *, watched: bool = False

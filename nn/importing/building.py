@@ -65,6 +65,8 @@ class Building:
         self.weights: dict[str, Array] = {}
         self.sources: dict[str, str] = {}
         """Of each step, by its name: where the network has it."""
+        self.origins: dict[str, str] = {}
+        """Of weights, by name: which of the network's tensors each is."""
         self._names: set[str] = set()
         self._shared: dict[tuple[Layer, tuple[tuple[str, str], ...]], str] = {}
         """Names of layers, by the network's own weights that they have."""
@@ -84,6 +86,10 @@ class Building:
     def array(self, known: Known) -> Array:
         """Its numbers, float64.  Raises EncodingError for what is none."""
         raise NotImplementedError
+
+    def origin(self, known: Known) -> str:
+        """Which of the network's tensors its numbers are, in whatever layout; nothing if they were computed."""
+        return known.name
 
     def named(self, weights: Mapping[str, Known]) -> str:
         """What a step with these weights is called, if nothing else is."""
@@ -124,6 +130,7 @@ class Building:
             name = self.fresh(self.named(held))
             self._shared[layer, owners] = name
             arrays = {f"{name}.{local}": self.array(known) for local, known in held.items()}
+            self.origins |= {f"{name}.{local}": self.origin(known) for local, known in held.items()}
         else:
             # A layer that is used again, as a cell is at each step, has its weights once.
             arrays = {}

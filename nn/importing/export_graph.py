@@ -109,8 +109,19 @@ def exported(
     several = not isinstance(example, torch.Tensor)
     takes = graph.inputs if several or any(graph.inputs.values()) else {}
     return Converted(
-        tuple(graph.steps), graph.weights, graph.sources, graph.blockers, takes=takes, results=graph.results
+        tuple(graph.steps),
+        graph.weights,
+        graph.sources,
+        graph.blockers,
+        takes=takes,
+        results=graph.results,
+        origins=graph.origins,
     )
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """Where its numbers lie, the same for views."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _taken_apart(program: Any, operators: Mapping[str, Operator]) -> dict[Any, Callable[..., Any]]:
@@ -154,6 +165,8 @@ class Graph(Building):
         self._program = program
         self._operators = operators
         self._values: dict[fx.Node, Any] = {}
+        self._origins: dict[int, str] = {}
+        """Of memory of the network's own, the first name of a tensor there."""
         self._node: fx.Node
         self._source = ""
 
@@ -183,7 +196,9 @@ class Graph(Building):
         if node.name in stored:
             name = stored[node.name]
             found = self._program.state_dict.get(name)
-            return Known((self._program.constants[name] if found is None else found).detach(), name)
+            values = (self._program.constants[name] if found is None else found).detach()
+            self._origins.setdefault(_memory(values), name)
+            return Known(values, name)
         if node.name in constants:
             return Known(self._program.constants[constants[node.name]].detach())
         shape, tokens = tuple(node.meta["val"].shape), self.inputs[node.name]
@@ -196,6 +211,9 @@ class Graph(Building):
             tensor = self.add(Part(((self._start, 1, count),)), tensor, layout=row)
             tensor, self._start = self.laid_out(tensor, whole), self._start + count
         return Tokens(tensor, torch.arange(tokens)) if tokens else tensor
+
+    def origin(self, known: Known) -> str:
+        return self._origins.get(_memory(known.values), "")
 
     def _visited(self, node: fx.Node) -> Any:
         try:

@@ -12,7 +12,7 @@ from mpc.operation import Input
 from mpc.program import Program
 from mpc.rings.field import FieldArray
 from mpc.tensor_type import Shape
-from nn.architecture import Architecture, local_weights
+from nn.architecture import Architecture
 from nn.interface import Interface
 from nn.layer import Array, pair
 from nn.layers import Conv2d, Linear
@@ -68,9 +68,14 @@ def fixed_point_program(model: Model, shape: Shape, low: float, high: float) -> 
 
 def up_to(model: Model, step: int) -> Model:
     """The model that ends with this step's result."""
-    steps = model.architecture.steps[: step + 1]
-    weights = {n: w for s in steps for n, w in model.weights.items() if local_weights(s.name, {n: w})}
-    return Model(Architecture(steps, model.architecture.input_shape), weights, Interface(model.interface.input))
+    whole = model.architecture
+    steps = whole.steps[: step + 1]
+    names = {s.name for s in steps}
+    # What is a later layer's is its own here.
+    tied = {name: held for name, held in whole.tied.items() if {whole.owner(name), whole.owner(held)} <= names}
+    first = Architecture(steps, whole.input_shape, tied)
+    weights = {name: model.weights[whole.tied.get(name, name)] for name in first.parameters}
+    return Model(first, weights, Interface(model.interface.input))
 
 
 def products(model: Model, x: Array) -> int:

@@ -73,6 +73,8 @@ class Graph(Building):
         self._proto = proto
         self.opsets = {o.domain: o.version for o in proto.opset_import}
         self._values: dict[str, Any] = {}
+        self._origins: dict[int, str] = {}
+        """Of arrays that are held in `_values`, which initializer each is."""
         self._types: dict[str, TypeProto] = {}
         self._takers: dict[str, list[NodeProto]] = {}
         self._stored = {t.name: t for t in proto.graph.initializer}
@@ -196,6 +198,9 @@ class Graph(Building):
         """Without dots, which part weights from their layers."""
         return re.sub(r"[^A-Za-z0-9_]+", "_", self._node.said).strip("_") or "node"
 
+    def origin(self, known: Known) -> str:
+        return self._origins.get(id(_whole(known.values)), "")
+
     def array(self, known: Known) -> Array:
         values = np.asarray(known.values, np.float64)
         if not np.isfinite(values).all():
@@ -213,7 +218,9 @@ class Graph(Building):
         if name not in self._values:
             if name not in self._stored:
                 raise refused(f"nothing before it makes its input {said(name)!r}", READ)
-            self._values[name] = Known(array_of(self._stored[name]), said(name))
+            values = array_of(self._stored[name])
+            self._values[name] = Known(values, said(name))
+            self._origins[id(_whole(values))] = name
         found = self._values[name]
         if found is None:
             raise _LostError
@@ -287,3 +294,10 @@ class Graph(Building):
             elif name in self._types:
                 types[name] = self._types[name]
         self._types |= inferred(proto, types, data, self.opsets)
+
+
+def _whole(array: np.ndarray) -> np.ndarray:
+    """The array that another is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

@@ -29,6 +29,7 @@ from nn.importing.samples import Samples, read_samples
 from nn.importing.shown import unshown
 from nn.importing.sklearn_trees import Read, check_grid
 from nn.importing.takes import Takes, check_as_many
+from nn.importing.tying import tied
 from nn.interface import Interface
 from nn.layer import Array
 from nn.model import Model
@@ -99,7 +100,7 @@ def load(
     except Exception as error:  # noqa: BLE001 - whatever the checker raises of a stranger's file
         raise ConfigurationError(f"{name} is no valid ONNX: {said_by(error)}") from None
     try:
-        model = Model(Architecture(tuple(graph.steps), shape), graph.weights, interface)
+        model = tied(Model(Architecture(tuple(graph.steps), shape), graph.weights, interface), graph.origins)
         folded = model.fold()
     except UsageError as error:
         raise refuse(name, [Blocker.of(name, error, "the whole file", READ)]) from None

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from mpc.errors import UsageError
 from mpc.operation import Input
 from nn.activations import Interval, Ranged
-from nn.architecture import local_weights
 from nn.model import Model
 from protocols.trace.secret_tensor import SecretTensor, leaf
 
@@ -53,7 +52,7 @@ def _known_ranges(model: Model, low: float, high: float) -> dict[str, Interval]:
                 lows, highs = zip(*((x.type.low, x.type.high) for x in inputs), strict=True)
                 before = found.get(step.name, (lows[0], highs[0]))
                 found[step.name] = min(before[0], *lows), max(before[1], *highs)
-            values.append(step.layer.forward(*inputs, weights=local_weights(step.name, stored)))
+            values.append(step.layer.forward(*inputs, weights=architecture.weights_of(step.name, step.layer, stored)))
     except UsageError:
         # What comes after cannot be shown to fit at all; whoever runs it with other ranges is told then.
         used = {step.name for step in architecture.steps[len(values) - 1 :]}

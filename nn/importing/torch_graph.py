@@ -79,6 +79,8 @@ class Converted(NamedTuple):
     """Of several inputs, and of tokens, by name: of how many tokens, 0 for numbers."""
     results: tuple[Result, ...] = ()
     """Where there are several."""
+    origins: Mapping[str, str] = {}
+    """Of weights, by name: which of the network's tensors each is."""
 
 
 def convert(traced: Trace, interval: Interval | None) -> Converted:
@@ -91,6 +93,7 @@ def convert(traced: Trace, interval: Interval | None) -> Converted:
         conversion.sources,
         conversion.blockers,
         frozenset(conversion.refused),
+        origins=conversion.origins,
     )
 
 
@@ -100,6 +103,10 @@ class _Conversion(Walk):
         self.steps: list[Step] = []
         self.weights: dict[str, Array] = {}
         self.sources: dict[str, str] = {}
+        self.origins: dict[str, str] = {}
+        self._owned: dict[int, str] = {}
+        for name, tensor in self.holder.named_parameters(remove_duplicate=False):
+            self._owned.setdefault(id(tensor), name)
         self.taken = {path_of(node.target) for node in traced.graph.nodes if node.op in ("call_module", "get_attr")}
 
     def _placeholder(self, node: fx.Node) -> Any:
@@ -341,6 +348,7 @@ class _Conversion(Walk):
 
     def _keep(self, name: str, tensor: torch.Tensor) -> None:
         self.weights[name] = weight_array(name, tensor)
+        self.origins[name] = self._owned.get(id(tensor), "")
 
 
 def _called(make: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -32,6 +32,7 @@ from nn.importing.torch_quantized import check_steps, rounds, without_rounding
 from nn.importing.torch_source import TorchSource
 from nn.importing.torch_trace import VALUES, WHOLE, Trace, forward_line, forward_needs, trace
 from nn.importing.torch_walk import note_shapes
+from nn.importing.tying import tied
 from nn.interface import Interface
 from nn.model import Model
 from protocols import RangeWarning
@@ -82,6 +83,7 @@ def load(
             interface = msgspec.structs.replace(interface, results=converted.results)
         try:
             model = Model(Architecture(converted.steps, shape), converted.weights, interface)
+            model = tied(model, converted.origins)
             folded = model.fold()
         except UsageError as error:
             raise refuse(type(network).__name__, [Blocker.of("the network", error, "", OPTIONS)]) from None
