@@ -49,10 +49,10 @@ class Keeping(Charge):
 
     async def keep(self, ledger: PartyLedger, piece: int, source: Source, size: int) -> None:
         """The next piece; it is durable when this returns.  Raises TesseraError."""
-        if self.answer.done() and self.answer.exception() is not None:
-            # The worker is lost, with what was to collect the rest.
-            await self.answer
         held = await asyncio.to_thread(ledger.shelved.bytes_of, self._client, self.worker.shelf)
+        if self.answer.done() and self.answer.exception() is not None:
+            # The worker is lost, with what was to collect the rest: from here to the question nothing is waited for.
+            await self.answer
         place = ledger.place(self.item, self._program, self.where, self.key)
         self.size, answer = size, self.asked()
         keep = Keep(run=self.run, place=place, piece=piece, source=source, size=size, client=self._client, held=held)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from mpc.errors import ProtocolViolation, TesseraError
+from mpc.errors import PeerLost, ProtocolViolation, TesseraError
 from parties.host.disk import check_part, check_room
 from parties.members.cluster import Cluster, Member
 from parties.members.keys import KeyPair
@@ -112,7 +112,7 @@ class Material:
                 elif message.source is None:
                     raise ProtocolViolation(self._cluster.dealer.name, "has not dealt all of an item in the same way")
                 else:
-                    await kept.keep(self.ledger, message.piece, message.source, message.collected)
+                    await self._keep(kept, message.piece, message.source, message.collected)
                     part: list[Buffer] = [*payload, *([] if message.piece else [kept.key])]
                     await asyncio.to_thread(self._add, item, message, part, kept.where)
                     if message.piece + 1 >= message.pieces:
@@ -139,6 +139,15 @@ class Material:
         elif self._kept is not None and self._kept.item != item:
             self._let_go()
         return self._kept
+
+    async def _keep(self, kept: Kept, piece: int, source: Source, size: int) -> None:
+        """A disk of a worker's may hang, and other items wait for this one.  Raises TesseraError."""
+        patience = self._cluster.settings.round_timeout
+        try:
+            async with asyncio.timeout(patience):
+                await kept.keep(self.ledger, piece, source, size)
+        except TimeoutError:
+            raise PeerLost(self._name, f"has a worker that kept no preprocessing within {patience:g} s") from None
 
     def _let_go(self) -> None:
         if self._kept is not None and self.shelves is not None:

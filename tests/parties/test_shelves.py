@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -155,6 +156,31 @@ async def test_a_worker_that_ends_while_it_keeps_an_item(site, tmp_path, in_part
         assert await client.reveal(x) == pytest.approx(values, abs=1e-3)
         assert client.last_run.from_stock
     await site.until(lambda: not force.lying())
+
+
+@pytest.mark.parametrize("piece", [0, 1])
+async def test_a_worker_that_ends_just_before_it_is_asked(site, tmp_path, in_parts, monkeypatch, piece):
+    """While the head looks into its ledger: nobody waits for an answer of the one that is gone."""
+    force = await shelved(site, tmp_path, count=1)
+    loop, asked = asyncio.get_running_loop(), []
+    crew, items = site.servers[LAST]._engine.crew, ledger(site).shelved
+    honest, gone = items.bytes_of, threading.Event()
+
+    def bytes_of(client, shelf=None):
+        if shelf is not None:
+            asked.append(shelf)
+            if len(asked) == piece + 1:
+                loop.call_soon_threadsafe(force.tasks[0].cancel)
+                assert gone.wait(10)
+        return honest(client, shelf)
+
+    lose = crew._lose
+    monkeypatch.setattr(crew, "_lose", lambda *which: lose(*which) or gone.set())
+    monkeypatch.setattr(items, "bytes_of", bytes_of)
+    async with site.client() as client:
+        async with asyncio.timeout(10):
+            await client.stock(deep(client)[0], 1)
+        assert len(asked) > piece
 
 
 async def test_a_worker_that_ends_when_it_has_been_given_the_key(site, tmp_path, monkeypatch, taken):
