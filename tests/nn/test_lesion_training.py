@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mpc.errors import ConfigurationError
 from nn.derm import CLASS_CODES
 from nn.derm.choose_samples import main as choose_main
-from nn.derm.lesion import fit, train
+from nn.derm.lesion import fit, refine, train
 from nn.derm.lesion.importing import imported, inputs, write
 from nn.derm.lesion.measure import fitted, ranges, walked
 from nn.derm.lesion.network import Block, folded, network, pretrained
@@ -255,6 +255,7 @@ def test_training_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     torch.save(network().state_dict(), tmp_path / "start.pth")
     short = fit.Recipe(epochs=1, small_epochs=0, batch=7, candidates=1)
     monkeypatch.setattr(train, "CYCLES", (short, short))
+    monkeypatch.setattr(train, "REFINEMENT", refine.Refinement(views=2, epochs=2, batch=7))
     measured: dict[str, fit.Asked] = {}
     measure = train.measure
     monkeypatch.setattr(train, "measure", lambda *given: measured.update(given[-1]) or measure(*given))
@@ -266,6 +267,53 @@ def test_training_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert model.plain(np.zeros((1, 3, 128, 128))).shape == (1, 7)
     for split in ("val", "test"):
         assert np.array_equal(measured[split].inputs.numpy(), asked(load_photographs(data, split).images))
+    again = ["--data", str(data), "--out", str(tmp_path / "again"), "--cycles", str(tmp_path / "out" / "cycles")]
+    assert train.main(again) == 0
+    one, other = ((tmp_path / name / "lesion.safetensors").read_bytes() for name in ("out", "again"))
+    assert one == other
+
+
+@pytest.mark.slow
+def test_later_blocks_alone_are_refined() -> None:
+    net = folded(random_net())
+    before = copy.deepcopy(net.state_dict())
+    photographs = some_photographs(14, side=32)
+    recipe = refine.Refinement(views=1, epochs=2, batch=7, rate=3e-3, averaging=0.5)
+    found = refine.refine(net, photographs, photographs.asked, recipe, 1, lambda line: None)
+    assert len(found.losses) == 3
+    assert found.losses[found.epoch] == min(found.losses)
+    turned = fit.answers(found.net, photographs.asked.inputs).mean(0)
+    assert fitted(turned, photographs.labels).loss == pytest.approx(min(found.losses), abs=0.01)  # kept in float16
+    assert found.epoch > 0
+    for name, value in found.net.state_dict().items():
+        layer = found.net.get_submodule(name.rpartition(".")[0])
+        stays = name.startswith("stem") or (name.startswith("blocks.") and int(name.split(".")[1]) < 8)
+        stays |= isinstance(layer, nn.Conv2d) and layer.groups > 1
+        assert torch.equal(value, before[name]) == stays, name
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_of_kernels_that_stay(stride: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 3, 5, stride, 2, groups=3)
+    plain = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Sequential(conv)), *(nn.ReLU() for _ in range(4)))
+    _, later = refine.parted(plain, 0)
+    found = []
+    for net in (conv, later.blocks):
+        x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        y = net(x)
+        y.square().sum().backward()
+        found.append((y.detach(), x.grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_folder_without_cycles_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path / "d.npz")
+    arguments = ["--data", str(data), "--out", str(tmp_path / "out"), "--cycles", str(tmp_path)]
+    assert train.main(arguments) == ConfigurationError.exit_code
+    assert "of training before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("extra", [["--seed", "-1"]])

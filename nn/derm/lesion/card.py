@@ -56,9 +56,21 @@ of its last {candidates} epochs with the best balanced accuracy on validation im
 and of what the cycles give and the mean of their weights, with statistics of batches made anew of 2,048 views,
 the one whose softmax is right most on validation images, classes alike, four quarter turns averaged
 (cross-entropy {val_losses}): {kept}.
-Its logits are divided by {temperature:.3f}, with which their softmax is right most on validation images, classes
-alike. Seeds {seeds}. The test images were looked at twice: for other weights of this recipe, cycle 1's, which were
-right on 0.667 (balanced, four turns), and for this card. Nothing was chosen by them.
+
+Then the blocks from the {later}th on go on by themselves, from what those before them give of {views} random views
+of each photograph: sums of two photographs' values, with labels in the same parts (manifold mixup, beta distribution
+of {mixing:g} and {mixing:g}), labels smoothed by {refined_smoothing:g} towards how common classes are, filters of
+single channels as they were; {refined_epochs} epochs, one cycle up to {refined_rate:g}. Kept is the running average
+(decay {refined_averaging:g} a step) after epoch {refined_best}, whose softmax is right most on validation images, as
+above (cross-entropy before {before:.4f}, after each epoch {after}).
+Other rates, other parts and none (some were stopped early), and new last layers alone had more of it.
+
+Logits are divided by {temperature:.3f}, with which their softmax is right most on validation images, classes alike.
+Seeds {seeds}; of the last step {seed} for views, {next_seed} for the rest. `--cycles DIR`, a folder with what cycles
+gave, does that step alone; these weights began with the file whose SHA-256 begins with {began}.
+
+The test images were looked at three times: for weights of the first cycle, of another run (0.667 balanced, four
+turns), for what the cycles gave (0.672), and for this card. Nothing was chosen by them.
 
 ## Limits
 
@@ -94,12 +106,31 @@ def model_card(metrics: dict[str, Any]) -> str:
                 kept=recipe["kept"],
                 val_losses=", ".join(f"{name} {loss:.4f}" for name, loss in recipe["val_losses"].items()),
                 temperature=recipe["temperature"],
+                began=recipe["began_with"][:16],
+                **_refined(recipe["refinement"]),
                 seeds=" and ".join(str(recipe["seed"] + number) for number in range(len(cycles))),
                 fewest=min(counts),
                 most=max(counts),
             ),
         ]
     )
+
+
+def _refined(refinement: dict[str, Any]) -> dict[str, Any]:
+    before, *after = refinement["val_losses"]
+    return {
+        **{name: refinement[name] for name in ("views", "mixing")},
+        "refined_best": refinement["best_epoch"],
+        "refined_epochs": refinement["epochs"],
+        "refined_rate": refinement["rate"],
+        "refined_smoothing": refinement["smoothing"],
+        "refined_averaging": refinement["averaging"],
+        "seed": refinement["seed"],
+        "next_seed": refinement["seed"] + 1,
+        "later": refinement["kept_blocks"] + 1,
+        "before": before,
+        "after": ", ".join(f"{loss:.4f}" for loss in after),
+    }
 
 
 def _cycle(cycle: dict[str, Any]) -> str:
@@ -185,8 +216,8 @@ def _ranges(metrics: dict[str, Any]) -> str:
         "## Ranges",
         "",
         "A deep network's worst case does not fit the numbers that parties compute with, so what blocks give is",
-        "assumed to lie where training and validation images lead to, three times as far at least, and is compared",
-        "with both ends.",
+        "assumed to lie where training and validation images lead to, three times as far at least, with these weights",
+        "or those before the last step, and is compared with both ends.",
         "Largest magnitudes, of four quarter turns:",
         "",
         "| after | assumed | validation | test |",

@@ -115,7 +115,7 @@ def fine_tune(
     log_prior = prior_of(train.labels)
     asked = val.asked
     steps = len(train.labels) // recipe.batch
-    optimiser = torch.optim.AdamW(_groups(net, recipe.decay), lr=recipe.rate)
+    optimiser = torch.optim.AdamW(groups(net, recipe.decay), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.rate, total_steps=steps * recipe.epochs, pct_start=recipe.warm_up
     )
@@ -171,7 +171,7 @@ def fine_tune(
     return Tuned(net.eval(), after, best)
 
 
-def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
+def groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weights decay; what scales and shifts channels does not."""
     trained = [p for p in net.parameters() if p.requires_grad]
     return [

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
 
 from mpc import fixed_point
+from nn.architecture import Architecture
 from nn.assuming import assuming
 from nn.derm.lesion.fit import network_input
 from nn.derm.lesion.model import INTERFACE
@@ -32,6 +34,18 @@ def imported(net: nn.Sequential, images: torch.Tensor) -> Model:
     """
     model = kept(from_torch(net, example_input=torch.zeros(1, 3, *images.shape[2:]), interface=INTERFACE))
     return assuming(model, inputs(images), after=narrow(model), margin=MARGIN)
+
+
+def wider(model: Model, other: Model) -> Model:
+    """With each range as wide as the wider one of both, whose steps are the same."""
+    both = zip(model.architecture.steps, other.architecture.steps, strict=True)
+    steps = [
+        msgspec.structs.replace(step, layer=max(step.layer, its.layer, key=lambda layer: layer.interval[1]))
+        if isinstance(step.layer, Assumed) and isinstance(its.layer, Assumed)
+        else step
+        for step, its in both
+    ]
+    return Model(Architecture(tuple(steps), model.architecture.input_shape), model.weights, model.interface)
 
 
 def kept(model: Model) -> Model:

@@ -1,7 +1,8 @@
 """Train the lesion network: ``python -m nn.derm.lesion.train --data ham10000_128_jpeg.npz --out DIR``.
 
-Writes ``lesion.safetensors``, ``metrics.json`` and ``MODEL_CARD.md`` into ``DIR``, and after each epoch what it takes
-to go on there.  The defaults are what made the weights that ship.  Needs torch and weights from ImageNet
+Writes ``lesion.safetensors``, ``metrics.json`` and ``MODEL_CARD.md`` into ``DIR``, and after each epoch of a cycle what
+it takes to go on there; what the cycles give is written to ``DIR/cycles``, and ``--cycles DIR/cycles`` does what comes
+after them.  The defaults are what made the weights that ship.  Needs torch and weights from ImageNet
 (``tessera-mpc[train]``).
 """
 
@@ -10,16 +11,18 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, NamedTuple, cast
 
-from mpc.errors import UsageError
+from mpc.errors import ConfigurationError, UsageError
 from nn.derm.dataset import Split
 from nn.derm.lesion.photographs import asked, balanced, load_photographs
 from nn.derm.training import make_folder, record, report, run
+from nn.model import Model
 
 try:
     import torch
@@ -30,14 +33,17 @@ except ImportError:  # pragma: no cover - the tests need torch
 from nn.derm.augment import random_views
 from nn.derm.lesion.card import model_card
 from nn.derm.lesion.fit import CYCLES, Asked, Photographs, Tuned, answers, fine_tune, network_input
-from nn.derm.lesion.importing import imported, rewritten, write
+from nn.derm.lesion.importing import imported, rewritten, wider, write
 from nn.derm.lesion.measure import fitted, measure, walked
-from nn.derm.lesion.network import folded, freeze, pretrained
+from nn.derm.lesion.model import WEIGHTS, lesion_model
+from nn.derm.lesion.network import folded, freeze, network, pretrained
+from nn.derm.lesion.refine import REFINEMENT, refine
 
 SHOWN = 128
 """Training images that ranges are assumed from, with those validation images that go farthest."""
 SEEN = 2048
 """And views of such that statistics are made of."""
+RECIPE = "metrics.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,8 +56,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="the .npz of 128x128 photographs")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, metrics and model card")
     parser.add_argument("--imagenet", type=Path, metavar="PTH", help="weights to start from (default: the package's)")
+    parser.add_argument("--cycles", type=Path, metavar="DIR", help="begin with what cycles gave before, in this folder")
     parser.add_argument("--seed", type=int, default=1, help="seed of everything random (default: %(default)s)")
     return parser
+
+
+class Images(NamedTuple):
+    """What training sees, and validation images as clients ask."""
+
+    train: Photographs
+    val: Photographs
+    asked: Asked
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -60,39 +75,71 @@ def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # sums in another order give other weights
     make_folder(options.out)
     read = {split: load_photographs(options.data, split) for split in ("train", "val")}
-    train, val = (_photographs(split) for split in read.values())
+    images = Images(_photographs(read["train"]), _photographs(read["val"]), _asked(read["val"]))
+    begun = options.cycles or options.out / "cycles"
+    if options.cycles is None:
+        _run_cycles(options, images, begun)
+    torch.manual_seed(options.seed + 1)
+    net, recipe = _what_cycles_gave(begun)
+    found = refine(net, images.train, images.asked, REFINEMENT, options.seed, report)
+    model, plain, scale = _model(found.net, images)
+    # Values are smaller now, but not of all photographs: so ranges are no narrower than they were.
+    model = wider(model, lesion_model(begun / WEIGHTS.name))
+    write(model, options.out / WEIGHTS.name)
+    refinement = asdict(REFINEMENT) | {"best_epoch": found.epoch, "val_losses": found.losses, "seed": options.seed}
+    recipe |= {"began_with": _digest(begun / WEIGHTS.name), "refinement": refinement, "temperature": scale}
+    clients = {"val": images.asked, "test": _asked(load_photographs(options.data, "test"))}
+    metrics = measure(rewritten(plain, model), model, images.train.labels, clients)
+    metrics |= {"recipe": recipe, "weights_sha256": _digest(options.out / WEIGHTS.name)}
+    record(options.out, metrics, model_card)
+    for split in ("val", "test"):
+        score = metrics[split]["4"]
+        report(f"{split}: accuracy {score['accuracy']:.4f}, balanced accuracy {score['balanced_accuracy']:.4f}")
+
+
+def _run_cycles(options: argparse.Namespace, images: Images, out: Path) -> None:
+    """Into ``out``: the best of what the cycles give and the mean of their weights, and what has made it."""
+    make_folder(out)
     net = pretrained(options.imagenet)
     tuned: list[Tuned] = []
-    for number, recipe in enumerate(CYCLES):
+    for number, cycle in enumerate(CYCLES):
         folder = options.out / f"cycle-{number + 1}"
         folder.mkdir(exist_ok=True)
         # Each goes on with a copy of what the one before has given.
         start = copy.deepcopy(tuned[-1].net if tuned else net)
-        tuned.append(fine_tune(start, train, val, recipe, options.seed + number, folder, report))
+        tuned.append(fine_tune(start, images.train, images.val, cycle, options.seed + number, folder, report))
     nets = {f"cycle {number}": each.net for number, each in enumerate(tuned, 1)}
-    nets["their mean"] = averaged(list(nets.values()), train, options.seed + len(CYCLES))
-    shown = _asked(read["val"])
-    turned = {name: answers(each, shown.inputs).mean(0) for name, each in nets.items()}
-    losses = {name: fitted(logits, shown.labels).loss for name, logits in turned.items()}
+    nets["their mean"] = averaged(list(nets.values()), images.train, options.seed + len(CYCLES))
+    turned = {name: answers(each, images.asked.inputs).mean(0) for name, each in nets.items()}
+    losses = {name: fitted(logits, images.asked.labels).loss for name, logits in turned.items()}
     report(f"cross-entropy on val: {losses}")
     # Balanced accuracy hangs on single images of the rare classes, and is another by hundredths with one of them.
     kept = min(losses, key=lambda name: losses[name])
-    plain, scale = calibrated(nets[kept], shown)
-    far = torch.unique(walked(plain, shown.inputs)[1].argmax(0))
-    model = imported(plain, torch.cat([train.images[:: max(1, len(train.images) // SHOWN)], val.images[far]]))
-    write(model, options.out / "lesion.safetensors")
-    recorded = {
-        "cycles": [asdict(cycle) | {"best_epoch": t.epoch} for cycle, t in zip(CYCLES, tuned, strict=True)],
-        "val_losses": losses, "kept": kept, "seed": options.seed, "temperature": scale,
-    }  # fmt: skip
-    clients = {"val": shown, "test": _asked(load_photographs(options.data, "test"))}
-    digest = hashlib.sha256((options.out / "lesion.safetensors").read_bytes()).hexdigest()
-    metrics = measure(rewritten(plain, model), model, train.labels, clients)
-    metrics |= {"recipe": recorded, "weights_sha256": digest}
-    record(options.out, metrics, model_card)
-    for split in ("val", "test"):
-        found = metrics[split]["4"]
-        report(f"{split}: accuracy {found['accuracy']:.4f}, balanced accuracy {found['balanced_accuracy']:.4f}")
+    write(_model(nets[kept], images)[0], out / WEIGHTS.name)
+    cycles = [asdict(cycle) | {"best_epoch": t.epoch} for cycle, t in zip(CYCLES, tuned, strict=True)]
+    recipe = {"cycles": cycles, "val_losses": losses, "kept": kept, "seed": options.seed}
+    (out / RECIPE).write_text(json.dumps({"recipe": recipe}, indent=1) + "\n", encoding="utf-8")
+
+
+def _what_cycles_gave(folder: Path) -> tuple[nn.Sequential, dict[str, Any]]:
+    """``folded`` network and recipe.  Raises ConfigurationError for a folder that has none."""
+    try:
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))["recipe"]
+        return rewritten(folded(network()), lesion_model(folder / WEIGHTS.name)).float(), dict(recipe)
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise ConfigurationError(f"{folder} must hold {WEIGHTS.name} and {RECIPE} of training before") from error
+
+
+def _model(net: nn.Sequential, images: Images) -> tuple[Model, nn.Sequential, float]:
+    """What is written of a network, what it was made of, and by what its logits were divided."""
+    plain, scale = calibrated(net, images.asked)
+    far = torch.unique(walked(plain, images.asked.inputs)[1].argmax(0))
+    some = images.train.images[:: max(1, len(images.train.images) // SHOWN)]
+    return imported(plain, torch.cat([some, images.val.images[far]])), plain, scale
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def averaged(nets: Sequence[nn.Sequential], train: Photographs, seed: int) -> nn.Sequential:
