@@ -45,6 +45,7 @@ from mpc.rings.steps import entries, entry_bits
 from mpc.tensor_type import MAX_SIZE, Form, RingName, Shape, TensorType
 from protocols.operations.comparison import HalfSigned
 from protocols.operations.digits import Digits, MaskTables, Window, packed_type
+from protocols.operations.mask import Mask
 from protocols.operations.passing import SaidOfMasks
 
 MOST_WEIGHED = MOST_BITS
@@ -221,6 +222,14 @@ class SignBits(Operation, frozen=True, tag="sign_bits"):
         require(0 <= self.size <= MAX_SIZE and 0 < self.digits <= MOST_WEIGHED, f"has 1 to {MOST_WEIGHED} digits")
         require(types == (weighed_type(self.size, self.digits).replace(form=Form.MASKED),), "takes opened sums")
         return packed_type(packed(self.size))
+
+    def check_operands(self, operands: Sequence[Operand]) -> None:
+        """Of fewer numbers it would not be what signs are said to be."""
+        (opened,) = operands
+        require(isinstance(opened.operation, Mask), "takes opened sums")
+        made = opened.inputs[0]
+        require(isinstance(made.operation, Weighed), "takes sums of digits")
+        require(made.inputs[0].type.size == self.size, "takes sums of as many numbers")
 
     def takes_share(self, operand: int) -> bool:
         return False
