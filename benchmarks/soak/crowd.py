@@ -117,7 +117,8 @@ class Crowd:
         deadline = self._deadline + (_START if name in self._fresh else 0.0)
         began = time.monotonic()
         try:
-            answer = await asyncio.wait_for(_ask(process, order), deadline)
+            async with asyncio.timeout(deadline):
+                answer = await _ask(process, order)
         except TimeoutError:
             answer = {"error": "nothing", "typed": False, "message": f"no answer and no error within {deadline:g} s"}
             process.kill()

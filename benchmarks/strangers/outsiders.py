@@ -235,7 +235,8 @@ async def attack(
             task.add_done_callback(running.discard)
             begun += 1
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 0.01)
+            async with asyncio.timeout(0.01):
+                await stop.wait()
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)

@@ -317,7 +317,8 @@ async def _either(news: asyncio.Event, seconds: float) -> None:
     pause = min(_FIRST_PAUSE, seconds)
     await asyncio.sleep(pause)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(news.wait(), seconds - pause)
+        async with asyncio.timeout(seconds - pause):
+            await news.wait()
 
 
 def reads_as_it_is(program: Program, secret: RemoteModel | RemoteData) -> bool:

@@ -35,7 +35,8 @@ async def await_greeting(
         link, outbox = found
         left = started + deadline - monotonic()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(link.established.wait(), max(0.0, min(_LOOK, left)))
+            async with asyncio.timeout(max(0.0, min(_LOOK, left))):
+                await link.established.wait()
             return None
         if link.refusal is not None:
             return link.refusal

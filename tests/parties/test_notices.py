@@ -160,3 +160,17 @@ async def test_a_server_that_tells_ever_again_has_a_client_look_so_often(
         assert 2 <= len(listed) <= (time.monotonic() - began) / 0.2 + 2
         # And is told of nothing, since there is nothing.
         assert await clinic.requests() == []
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_stops_following_as_news_come_has_stopped(turns: int) -> None:
+    """The cancellation is not lost, in whichever turn of the event loop it comes."""
+    news = asyncio.Event()
+    waiting = asyncio.create_task(asking._either(news, 1e6))
+    await asyncio.sleep(0.03)
+    news.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if waiting.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
