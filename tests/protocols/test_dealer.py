@@ -182,7 +182,7 @@ def test_every_mac_is_the_key_times_the_value(secure: Any, parties: int) -> None
     dealing_operations = {n for n, kind in registered().items() if kind.correlations is not Operation.correlations}
     dealt = {n.operation.name for i, n in enumerate(program.nodes) if program.dealt[i]}
     # Of bits, which carry no MACs; and as for `Nonzero`, where results are revealed.
-    assert dealt == dealing_operations - {"beyond", "beyonds", "steps", "signed", "sign", "lifted", "zero"}
+    assert dealt == dealing_operations - {"beyond", "beyonds", "steps", "signed", "sign", "sign_bits", "lifted", "zero"}
     stored = StoredMasks(tuple(secure.seeds(parties, 6)), {"w": (3, 2), "k": (1, 1, 2, 2)})
     seeds = secure.seeds(parties, 7)
     dealing = deal(program, parties, {"model": stored}, Security.MALICIOUS, seeds)
