@@ -94,6 +94,12 @@ class Charge(ABC):
             self.answer.exception()
         return True
 
+    def fail(self, error: TesseraError) -> None:
+        """Whoever waits for an answer has this one; where nobody does, whoever asks for the next thing hears of it."""
+        if not self.settle(error=error):
+            self.asked()
+            self.settle(error=error)
+
 
 ChargeT = TypeVar("ChargeT", bound=Charge)
 

@@ -23,7 +23,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpc.errors import ProgramError, TesseraError
+from mpc.errors import ProgramError
 from mpc.rings import Buffer
 from mpc.rings.prg import Seed
 from mpc.security import Security
@@ -92,7 +92,7 @@ class PlacedDealing(Charge):
             case PartDealt():
                 self.settle()
             case Broken():
-                self._fail(own_error(message.fault))
+                self.fail(own_error(message.fault))
                 self._over(self.run)
             case Delivered():
                 self._over(self.run)
@@ -100,15 +100,9 @@ class PlacedDealing(Charge):
                 raise ProgramError(f"{self.worker.name} says {type(message).__name__}, which is not for a dealer")
 
     def lost(self, worker: str, why: str) -> None:
-        self._fail(
+        self.fail(
             DealingLost(self._me, f"dealt for this run on {worker}, which {why}; nothing was revealed: run it again")
         )
-
-    def _fail(self, error: TesseraError) -> None:
-        if not self.settle(error=error):
-            # Nobody waits: whoever asks for the next part hears of it.
-            self.asked()
-            self.settle(error=error)
 
     async def more(self) -> None:
         """Returns once the next part is made."""

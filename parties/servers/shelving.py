@@ -65,17 +65,12 @@ class Keeping(Charge):
             case Kept():
                 self.settle()
             case Broken():
-                self._fail(own_error(message.fault))
+                self.fail(own_error(message.fault))
             case _:
                 raise ProgramError(f"{self.worker.name} says {type(message).__name__} of what it keeps")
 
     def lost(self, worker: str, why: str) -> None:
-        self._fail(PeerLost(self._me, f"had this stock kept by {worker}, which {why}"))
-
-    def _fail(self, error: TesseraError) -> None:
-        if not self.settle(error=error):
-            self.asked()
-            self.settle(error=error)
+        self.fail(PeerLost(self._me, f"had this stock kept by {worker}, which {why}"))
 
 
 class Shelves:
