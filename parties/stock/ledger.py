@@ -384,9 +384,7 @@ class PartyLedger(Ledger):
             change = "UPDATE items SET size = size + ?, state = ? WHERE session = ? AND number = ?"
             more = payload_bytes(payload)
             if shelved is not None:
-                there = "SELECT ifnull(max(size), 0) FROM shelved WHERE session = ? AND number = ?"
-                more += shelved.size - int(db.execute(there, item).fetchone()[0])
-                self.shelved.enter(db, item, shelved)
+                more += self.shelved.enter(db, item, shelved)
             db.execute(change, (more, State.FRESH if last else State.PENDING, *item))
 
     def take_later(self, item: ItemId, program: str, piece: int, run: str) -> list[memoryview]:

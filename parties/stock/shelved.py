@@ -58,10 +58,14 @@ class ShelvedItems:
                 db.execute("INSERT INTO shelf_owner VALUES (?)", (self.owner,))
 
     @staticmethod
-    def enter(db: sqlite3.Connection, item: ItemId, where: Shelved) -> None:
-        """The item's pieces lie there; in the transaction that enters the item, or its next piece."""
+    def enter(db: sqlite3.Connection, item: ItemId, where: Shelved) -> int:
+        """The item's pieces lie there; in the transaction that enters the item, or its next piece.  Of how many bytes
+        that one is."""
+        before = "SELECT ifnull(max(size), 0) FROM shelved WHERE session = ? AND number = ?"
+        (size,) = db.execute(before, item).fetchone()
         of = "SELECT session, number, client, ?, ?, ? FROM items WHERE session = ? AND number = ?"
         db.execute(f"INSERT OR REPLACE INTO shelved {of}", (*where, *item))
+        return where.size - int(size)
 
     def where(self, item: ItemId) -> Shelved | None:
         """None for one that is here, or spent."""
