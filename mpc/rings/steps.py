@@ -239,6 +239,13 @@ def _sign(opened: Any, digits: Any, size: Any, dealt: Any, out: Any, begin: Any,
             out[np.uintp(i)] = min(found, found - _P)
 
 
+@inline
+def _digits(x: Any, i: Any, per: Any, digits: Any) -> Any:
+    """The number at ``i``, of so many to a word, and what lies above it."""
+    word = i // per
+    return np.int64(x[np.uintp(word)] >> np.uint64((i - word * per) * digits))
+
+
 @kernel(READ, INT, INT, WRITE_BYTES, INT, INT)
 def _planes(masks: Any, digits: Any, size: Any, out: Any, begin: Any, stop: Any) -> None:
     per, rows, row = 64 // digits, 1 << (digits - 1), (size + 7) >> 3
@@ -246,8 +253,7 @@ def _planes(masks: Any, digits: Any, size: Any, out: Any, begin: Any, stop: Any)
         for v in range(rows):
             out[np.uintp(v * row + k)] = 0
         for b in range(min(8, size - 8 * k)):
-            word = (8 * k + b) // per
-            mask = np.int64(masks[np.uintp(word)] >> np.uint64((8 * k + b - word * per) * digits))
+            mask = _digits(masks, 8 * k + b, per, digits)
             for v in range(rows):
                 bit = ((v + mask) >> (digits - 1) & 1) ^ 1
                 out[np.uintp(v * row + k)] |= np.uint8(bit << b)
@@ -259,8 +265,7 @@ def _plane(opened: Any, digits: Any, size: Any, dealt: Any, one: Any, out: Any, 
     for k in range(begin, stop):
         byte = np.int64(0)
         for b in range(min(8, size - 8 * k)):
-            word = (8 * k + b) // per
-            place = np.int64(opened[np.uintp(word)] >> np.uint64((8 * k + b - word * per) * digits))
+            place = _digits(opened, 8 * k + b, per, digits)
             bit = np.int64(dealt[np.uintp((place & (rows - 1)) * row + k)]) >> b
             # Half a turn further bits are the others.
             byte |= ((bit ^ ((place >> (digits - 1)) & one)) & 1) << b

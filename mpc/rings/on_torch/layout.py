@@ -82,9 +82,3 @@ class TorchRing(Ring):
 
     def vector(self, shapes: Sequence[Shape]) -> Any:
         return torch.empty(sum(map(prod, shapes)), dtype=self.dtype, device=self.device)
-
-    def difference(self, x: Any, y: Any, out: Any) -> None:
-        if y is None:
-            out.copy_(self.or_zeros(x, tuple(out.shape)))
-        else:
-            out.copy_(self.negate(y) if x is None else self.subtract(x, y))
