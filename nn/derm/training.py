@@ -11,6 +11,8 @@ from typing import Any
 
 from mpc.errors import ConfigurationError, TesseraError
 
+METRICS = "metrics.json"
+
 
 def run(train: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
     """The exit code; an expected failure is one sentence on stderr."""
@@ -30,9 +32,14 @@ def make_folder(out: Path) -> None:
         raise ConfigurationError(f"cannot write to {out}: name a folder of your own") from error
 
 
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """What is known of a network, into its folder."""
+    (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+
+
 def record(folder: Path, metrics: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> None:
     """Write ``metrics.json``, and ``MODEL_CARD.md``, which ``card`` makes of it."""
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_metrics(folder, metrics)
     (folder / "MODEL_CARD.md").write_text(card(metrics), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from mpc.errors import ConfigurationError
 from nn.derm.lesion.card import model_card
 from nn.derm.lesion.model import FOLDER
-from nn.derm.training import record, run
+from nn.derm.training import METRICS, record, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _note(options: argparse.Namespace) -> None:
-    metrics = json.loads((options.folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((options.folder / METRICS).read_text(encoding="utf-8"))
     record(options.folder, metrics | {"encrypted": compared(options.records)}, model_card)
 
 

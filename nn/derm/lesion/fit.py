@@ -115,13 +115,14 @@ def fine_tune(
     log_prior = prior_of(train.labels)
     asked = val.asked
     steps = len(train.labels) // recipe.batch
-    optimiser = torch.optim.AdamW(groups(net, recipe.decay), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.rate, total_steps=steps * recipe.epochs, pct_start=recipe.warm_up
-    )
-    decayed = get_ema_multi_avg_fn(recipe.averaging)  # type: ignore[no-untyped-call]
-    average = AveragedModel(net, multi_avg_fn=decayed, use_buffers=True)
-    parts: dict[str, Any] = {"net": net, "average": average, "optimiser": optimiser, "schedule": schedule}
+    descent = Descent(
+        net, steps * recipe.epochs,
+        rate=recipe.rate, warm_up=recipe.warm_up, decay=recipe.decay, averaging=recipe.averaging,
+    )  # fmt: skip
+    average = descent.average
+    parts: dict[str, Any] = {
+        "net": net, "average": average, "optimiser": descent.optimiser, "schedule": descent.schedule,
+    }  # fmt: skip
     checkpoint = folder / "checkpoint.pt"
     done, best, kept, after = 0, -math.inf, None, 0
     if checkpoint.is_file():
@@ -146,11 +147,7 @@ def fine_tune(
             with torch.autocast("cpu", torch.bfloat16):
                 logits = net(network_input(views)).float()
             loss = F.cross_entropy(logits + log_prior, train.labels[chosen], label_smoothing=recipe.smoothing)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(net)
+            descent.step(loss)
             total += float(loss.detach())
         seconds = time.perf_counter() - start
         last = epoch >= recipe.epochs - recipe.candidates
@@ -171,7 +168,29 @@ def fine_tune(
     return Tuned(net.eval(), after, best)
 
 
-def groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
+class Descent:
+    """Steps of one cycle, and the running average of the weights of ``net``."""
+
+    def __init__(
+        self, net: nn.Module, steps: int, *, rate: float, warm_up: float, decay: float, averaging: float
+    ) -> None:
+        """What is said of them as recipes say it."""
+        self._net = net
+        self.optimiser = torch.optim.AdamW(_groups(net, decay), lr=rate)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, total_steps=steps, pct_start=warm_up)
+        decayed = get_ema_multi_avg_fn(averaging)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(net, multi_avg_fn=decayed, use_buffers=True)
+
+    def step(self, loss: torch.Tensor) -> None:
+        """One, down from this loss."""
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.schedule.step()
+        self.average.update_parameters(self._net)
+
+
+def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weights decay; what scales and shifts channels does not."""
     trained = [p for p in net.parameters() if p.requires_grad]
     return [

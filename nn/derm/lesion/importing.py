@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from mpc import fixed_point
-from nn.architecture import Architecture
 from nn.assuming import assuming
 from nn.derm.lesion.fit import network_input
 from nn.derm.lesion.model import INTERFACE
@@ -45,7 +44,7 @@ def wider(model: Model, other: Model) -> Model:
         else step
         for step, its in both
     ]
-    return Model(Architecture(tuple(steps), model.architecture.input_shape), model.weights, model.interface)
+    return Model(msgspec.structs.replace(model.architecture, steps=tuple(steps)), model.weights, model.interface)
 
 
 def kept(model: Model) -> Model:

@@ -20,11 +20,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nn.derm.augment import random_views
 from nn.derm.fit import CLASSES, Report, prior_of
-from nn.derm.lesion.fit import ROTATIONS, Asked, Photographs, groups, network_input
+from nn.derm.lesion.fit import ROTATIONS, Asked, Descent, Photographs, network_input
 from nn.derm.lesion.measure import fitted
 
 CHUNK = 64
@@ -164,12 +163,11 @@ def refine(
     log_prior = prior_of(train.labels)
     targets = F.one_hot(train.labels, CLASSES) * (1 - recipe.smoothing) + recipe.smoothing * log_prior.exp()
     steps = len(train.labels) // recipe.batch
-    optimiser = torch.optim.AdamW(groups(later, recipe.decay), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.rate, total_steps=steps * recipe.epochs, pct_start=recipe.warm_up
-    )
-    decayed = get_ema_multi_avg_fn(recipe.averaging)  # type: ignore[no-untyped-call]
-    average = AveragedModel(later, multi_avg_fn=decayed)
+    descent = Descent(
+        later, steps * recipe.epochs,
+        rate=recipe.rate, warm_up=recipe.warm_up, decay=recipe.decay, averaging=recipe.averaging,
+    )  # fmt: skip
+    average = descent.average
     part = torch.distributions.Beta(recipe.mixing, recipe.mixing)
     kept = {name: value.clone() for name, value in later.state_dict().items()}
     for epoch in range(recipe.epochs):
@@ -182,11 +180,7 @@ def refine(
             with torch.autocast("cpu", torch.bfloat16):
                 logits = later(share * x + (1 - share) * x[other]).float()
             loss = F.cross_entropy(logits + log_prior, share * y + (1 - share) * y[other])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(later)
+            descent.step(loss)
             total += float(loss.detach())
         seconds = time.perf_counter() - start
         losses.append(fitted(answers(average.module, turned), val.labels).loss)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 from mpc.errors import ConfigurationError, UsageError
 from nn.derm.dataset import Split
 from nn.derm.lesion.photographs import asked, balanced, load_photographs
-from nn.derm.training import make_folder, record, report, run
+from nn.derm.training import METRICS, make_folder, record, report, run, write_metrics
 from nn.model import Model
 
 try:
@@ -43,7 +43,6 @@ SHOWN = 128
 """Training images that ranges are assumed from, with those validation images that go farthest."""
 SEEN = 2048
 """And views of such that statistics are made of."""
-RECIPE = "metrics.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,16 +117,16 @@ def _run_cycles(options: argparse.Namespace, images: Images, out: Path) -> None:
     write(_model(nets[kept], images)[0], out / WEIGHTS.name)
     cycles = [asdict(cycle) | {"best_epoch": t.epoch} for cycle, t in zip(CYCLES, tuned, strict=True)]
     recipe = {"cycles": cycles, "val_losses": losses, "kept": kept, "seed": options.seed}
-    (out / RECIPE).write_text(json.dumps({"recipe": recipe}, indent=1) + "\n", encoding="utf-8")
+    write_metrics(out, {"recipe": recipe})
 
 
 def _what_cycles_gave(folder: Path) -> tuple[nn.Sequential, dict[str, Any]]:
     """``folded`` network and recipe.  Raises ConfigurationError for a folder that has none."""
     try:
-        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))["recipe"]
+        recipe = json.loads((folder / METRICS).read_text(encoding="utf-8"))["recipe"]
         return rewritten(folded(network()), lesion_model(folder / WEIGHTS.name)).float(), dict(recipe)
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise ConfigurationError(f"{folder} must hold {WEIGHTS.name} and {RECIPE} of training before") from error
+        raise ConfigurationError(f"{folder} must hold {WEIGHTS.name} and {METRICS} of training before") from error
 
 
 def _model(net: nn.Sequential, images: Images) -> tuple[Model, nn.Sequential, float]:
