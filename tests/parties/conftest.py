@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mpc import schedule
 from mpc.rings import compiling
 from mpc.security import Security
 from parties import AsyncClient, Cluster, KeyPair, Settings
@@ -155,6 +156,13 @@ async def opened(
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before any of those below: what is dealt for large programs may take long, on a busy machine."""
     monkeypatch.setattr(sys.modules[__name__], "ROUND_TIMEOUT", 10.0)
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of some layers are dealt in several parts."""
+    monkeypatch.setattr(schedule, "PART", 4000)
+    monkeypatch.setattr(schedule, "AHEAD", 12_000)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from msgspec.structs import replace
 
 from benchmarks.session import as_predicted
-from mpc import schedule
 from mpc.errors import PeerError, PeerLost, ProgramError, ServerBusy
 from mpc.rings.prg import SEED_BYTES
 from mpc.security import Security
@@ -52,12 +51,6 @@ def deep(client):
         x = (x * 0.9).relu() + x * 0.05
         values = np.maximum(0.9 * values, 0) + 0.05 * values
     return x, values
-
-
-@pytest.fixture
-def in_parts(monkeypatch):
-    monkeypatch.setattr(schedule, "PART", 4000)
-    monkeypatch.setattr(schedule, "AHEAD", 12_000)
 
 
 @pytest.fixture

@@ -11,18 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from benchmarks.session import as_predicted
-from mpc import schedule
 from mpc.errors import PeerError, PeerLost, ProtocolViolation, TesseraError
 from parties.messages.runs import DealtPart, Evaluated, Opening, Prepare
 from parties.messages.stock import StockItem
 
+pytestmark = pytest.mark.usefixtures("in_parts")
+
 VALUES = np.linspace(-0.9, 0.9, 30)
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    monkeypatch.setattr(schedule, "PART", 4000)
-    monkeypatch.setattr(schedule, "AHEAD", 12_000)
 
 
 def deep(client, layers=6):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from mpc import schedule
 from mpc.errors import PeerLost
 from mpc.security import Security
 from parties import Settings
@@ -38,12 +37,6 @@ async def site(tmp_path):
 async def either(request, tmp_path):
     async with opened(tmp_path, request.param, settings=replace(SETTINGS, security=request.param)) as site:
         yield site
-
-
-@pytest.fixture
-def in_parts(monkeypatch):
-    monkeypatch.setattr(schedule, "PART", 4000)
-    monkeypatch.setattr(schedule, "AHEAD", 12_000)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from benchmarks.session import as_predicted
-from mpc import schedule
 from mpc.errors import (
     CaughtCheating,
     MacCheckError,
@@ -76,9 +75,7 @@ async def test_from_stock_each_item_once(either):
         await right(client, from_stock=False)
 
 
-async def test_in_parts(site, monkeypatch):
-    monkeypatch.setattr(schedule, "PART", 4000)
-    monkeypatch.setattr(schedule, "AHEAD", 12_000)
+async def test_in_parts(site, in_parts):
     await on_workers(site)
     values = np.linspace(-0.9, 0.9, 30)
     async with site.client() as client:
